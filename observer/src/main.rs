@@ -1,0 +1,2 @@
+//! observer: who stole my CPU time?
+fn main() {}
