@@ -1,2 +1,7 @@
-//! What observer's kernel side and user side must agree on.
+//! What observer's kernel side and user side must agree on, and nothing else: the layout of shared memory, the keys in it, and the
+//! arithmetic of the histogram's buckets. `no_std`, no dependencies, no allocation.
 #![no_std]
+
+pub mod latency;
+pub mod pod;
+pub mod sched;

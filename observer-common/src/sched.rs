@@ -1,0 +1,117 @@
+//! The scheduler family: who ran, who waited, on which CPU.
+//!
+//! One [`CpuState`] a CPU is the whole of it: memory that only this CPU's hook writes (but for the generation number, which only user
+//! space writes) and that the daemon maps. ARCHITECTURE.md, "Two generations", says why nothing is lost or counted twice.
+
+use crate::{latency, pod};
+
+/// Cgroups a CPU can tell apart within one generation, that is, between two readings. A power of two.
+pub const SLOTS: usize = 512;
+/// Places that are looked at for a key before it goes to [`Key::OTHER`].
+pub const PROBES: usize = 8;
+/// The slot of [`Key::OTHER`]: one beyond the hashed ones.
+pub const OTHER_SLOT: usize = SLOTS;
+
+/// Whom time is booked to: 8 bits of kind, 56 bits of number.
+///
+/// The number is the kernel's id of the cgroup (`kernfs_node.id`, the inode that `stat` shows), and ids of different hierarchies
+/// collide, hence the kind. A process in focus will be keyed by thread-group id (22 bits) and 34 bits of its start time, so that a
+/// pid that is used again is not the same key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Key(pub u64);
+
+impl Key {
+    /// Nobody: the idle task, or a slot that was never used.
+    pub const NONE: Key = Key(0);
+    /// The root cgroup of every hierarchy at once.
+    pub const ROOT: Key = Key::new(kind::ROOT, 1);
+    /// All that found no slot.
+    pub const OTHER: Key = Key::new(kind::OTHER, 0);
+
+    /// A key of one of the [`kind`]s.
+    pub const fn new(kind: u8, number: u64) -> Key {
+        Key((kind as u64) << 56 | (number & NUMBER))
+    }
+
+    /// A cgroup of the default (v2) hierarchy.
+    pub const fn v2(id: u64) -> Key {
+        Key::new(kind::V2, id)
+    }
+
+    /// A cgroup of the v1 `cpu` hierarchy.
+    pub const fn cpu(id: u64) -> Key {
+        Key::new(kind::CPU, id)
+    }
+
+    /// One of the [`kind`]s.
+    pub const fn kind(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    /// The number without the kind.
+    pub const fn number(self) -> u64 {
+        self.0 & NUMBER
+    }
+}
+
+const NUMBER: u64 = (1 << 56) - 1;
+
+/// What kind of thing a [`Key`] names.
+pub mod kind {
+    /// The root of all hierarchies.
+    pub const ROOT: u8 = 1;
+    /// A cgroup of the default hierarchy.
+    pub const V2: u8 = 2;
+    /// A cgroup of the v1 `cpu` hierarchy.
+    pub const CPU: u8 = 3;
+    /// A process of a cgroup in focus.
+    pub const PROCESS: u8 = 4;
+    /// What found no slot.
+    pub const OTHER: u8 = 5;
+}
+
+pod! {
+    /// What one key did on one CPU in one generation. Times in nanoseconds on the run queue's clock.
+    pub struct Slot {
+        /// The generation that owns this slot; any other makes it free.
+        pub generation: u64,
+        /// Whose counts these are ([`Key`]).
+        pub key: u64,
+        /// The parent cgroup's key, 0 when it could not be told: what a cgroup had when it vanished before anyone saw its name goes there.
+        pub parent: u64,
+        /// Time on the CPU, of runs that ended.
+        pub run: u64,
+        /// Time runnable and not running (the kernel's `run_delay`), of waits that ended.
+        pub wait: u64,
+        /// Dispatches.
+        pub runs: u32,
+        /// Runs that ended although the task could have gone on.
+        pub preempted: u32,
+        /// Runs that the task ended itself.
+        pub voluntary: u32,
+        /// Waits by [`latency::bucket`].
+        pub latency: [u32; latency::BUCKETS],
+    }
+}
+
+pod! {
+    /// One CPU's whole state.
+    pub struct CpuState {
+        /// Written by user space only: which of the two tables the hook works in (its lowest bit), and which slots of it count.
+        pub generation: u64,
+        /// Run-queue clock of this CPU's last switch.
+        pub since: u64,
+        /// Who runs now ([`Key`]); 0 for the idle task and before the first switch.
+        pub current: u64,
+        /// Generation in which `current_slot` was found.
+        pub current_generation: u64,
+        /// Index of the slot of `current` in that generation's table.
+        pub current_slot: u64,
+        /// Look-ups that found no slot and were booked to [`Key::OTHER`].
+        pub overflows: u64,
+        /// Keeps the tables on a cache line of their own.
+        pub reserved: [u64; 2],
+        /// The two generations' tables; the last slot of each is [`OTHER_SLOT`].
+        pub tables: [[Slot; SLOTS + 1]; 2],
+    }
+}

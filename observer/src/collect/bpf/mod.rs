@@ -1,0 +1,1 @@
+//! The programs in the kernel, from the side of user space.

@@ -1,0 +1,1 @@
+//! Everything that leaves the process: snapshots as JSON, tables and OTLP.

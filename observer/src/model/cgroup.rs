@@ -1,0 +1,217 @@
+//! A control group, shown with its descendants.
+
+use std::sync::Arc;
+
+use observer_common::sched::{Key, kind};
+
+use super::sched::sched_metrics;
+use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Share, Unit};
+
+/// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
+/// the kernel has it. Times in nanoseconds; `None` is unknown.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cgroup {
+    /// The kernel's key: hierarchy and id.
+    pub id: Key,
+    /// Path from the root of its hierarchy, escaped; or one of the names with `~`.
+    pub path: String,
+    /// Nearest systemd unit, escaped.
+    pub unit: Option<String>,
+    /// Usage and quota, from the hierarchy's files.
+    pub cpu: CpuStat,
+    /// What the scheduler hook counted.
+    pub sched: Option<Arc<Sched>>,
+}
+
+/// Where a cgroup is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hierarchy {
+    /// The default hierarchy, cgroup v2.
+    V2,
+    /// The v1 hierarchy of the `cpu` controller.
+    Cpu,
+}
+
+impl Hierarchy {
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hierarchy::V2 => "v2",
+            Hierarchy::Cpu => "cpu",
+        }
+    }
+}
+
+/// What the files of a cgroup say of its CPU: v2 `cpu.stat` and `cpu.max`; v1 `cpu.stat`, `cpu.cfs_*` and `cpuacct`. Nanoseconds.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct CpuStat {
+    /// CPU time used by the cgroup and its descendants.
+    pub usage: Option<u64>,
+    /// Of it in user space (v2; v1 only estimates it from ticks, which do not add up, so there it stays unknown).
+    pub user: Option<u64>,
+    /// Of it in the kernel (v2).
+    pub system: Option<u64>,
+    /// Enforcement periods in which the cgroup wanted to run.
+    pub periods: Option<u64>,
+    /// Periods in which it was throttled.
+    pub throttled_periods: Option<u64>,
+    /// Time throttled, summed over CPUs; its own limit only.
+    pub throttled: Option<u64>,
+    /// CPUs it may use: its own limit or the tightest of its ancestors'; `None` without any.
+    pub limit: Option<f64>,
+}
+
+impl CpuStat {
+    /// Usage that is neither user nor system. The kernel rounds each of the three down to a microsecond, so that one microsecond of
+    /// difference is rounding and would make this counter go up and down.
+    fn other(&self) -> Option<u64> {
+        let known = self.user.unwrap_or(0) + self.system.unwrap_or(0);
+        let rest = self.usage?.saturating_sub(known);
+        Some(if known > 0 && rest <= 2_000 { 0 } else { rest })
+    }
+}
+
+impl Cgroup {
+    /// The hierarchy, `None` for the rows with `~`.
+    pub fn hierarchy(&self) -> Option<Hierarchy> {
+        match self.id.kind() {
+            kind::ROOT | kind::V2 => Some(Hierarchy::V2),
+            kind::CPU => Some(Hierarchy::Cpu),
+            _ => None,
+        }
+    }
+
+    /// The path's last part; the whole for the root.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(&self.path)
+    }
+
+    /// How deep it lies: 0 for the root.
+    pub fn depth(&self) -> usize {
+        if self.path == "/" { 0 } else { self.path.matches('/').count() }
+    }
+}
+
+sched_metrics!(Cgroup);
+
+/// Share of periods in which the quota did not stop it.
+pub static LOCAL_RUN_RATIO: Metric<Cgroup> = Metric::new(
+    "observer.sched.local_run.ratio",
+    "LOCALRUN",
+    Unit::Ratio,
+    "Share of the interval's enforcement periods in which the cgroup was not throttled; unknown without a limit or a new period.",
+    Read::Ratio(&[Part {
+        attributes: &[("observer.ratio.basis", "quota")],
+        read: |c| {
+            let (periods, throttled) = (c.cpu.periods?, c.cpu.throttled_periods?);
+            Some(Share { part: periods.saturating_sub(throttled), whole: periods })
+        },
+    }]),
+);
+
+/// CPU time as the kernel accounts it to the cgroup.
+pub static CPU_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.time",
+    "CPU",
+    Unit::Seconds,
+    "CPU time as the kernel accounts it (cpu.stat usage; v1 cpuacct): user, system, and other, which is usage less both.",
+    Read::Counter(&[
+        Part { attributes: &[("cpu.mode", "user")], read: |c| c.cpu.user },
+        Part { attributes: &[("cpu.mode", "system")], read: |c| c.cpu.system },
+        Part { attributes: &[("cpu.mode", "other")], read: |c| c.cpu.other() },
+    ]),
+);
+
+/// Enforcement periods by result.
+pub static PERIODS: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.periods",
+    "PERIODS",
+    Unit::Count("period"),
+    "Enforcement periods of the cgroup's own CPU limit in which it wanted to run: ok, or throttled (nr_periods, nr_throttled).",
+    Read::Counter(&[
+        Part {
+            attributes: &[("observer.period.result", "ok")],
+            read: |c| Some(c.cpu.periods?.saturating_sub(c.cpu.throttled_periods?)),
+        },
+        Part { attributes: &[("observer.period.result", "throttled")], read: |c| c.cpu.throttled_periods },
+    ]),
+);
+
+/// Quota steal.
+pub static THROTTLED_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.throttled.time",
+    "THROTTLED",
+    Unit::Seconds,
+    "Time throttled by the cgroup's own CPU limit, summed over CPUs (throttled_usec; v1 throttled_time).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.throttled }]),
+);
+
+/// CPU limit.
+pub static LIMIT: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.limit",
+    "LIMIT",
+    Unit::Cpus,
+    "CPUs that the cgroup may use: its own limit or its tightest ancestor's.",
+    Read::Gauge(&[Part { attributes: &[], read: |c| c.cpu.limit }]),
+);
+
+/// In order of importance.
+static ALL: &[&Metric<Cgroup>] =
+    &[&CPU_TIME, &WAIT_TIME, &LATENCY, &RUN_TIME, &THROTTLED_TIME, &LOCAL_RUN_RATIO, &PERIODS, &LIMIT, &RUNS, &SWITCHES];
+
+impl Entity for Cgroup {
+    const KIND: Kind = Kind::Cgroup;
+    type Key = Key;
+
+    fn key(&self) -> Key {
+        self.id
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        let mut labels = vec![("cgroup", Label::Text(self.path.as_str().into()))];
+        if let Some(hierarchy) = self.hierarchy() {
+            labels.push(("hierarchy", Label::Text(hierarchy.name().into())));
+            labels.push(("id", Label::Number(self.id.number())));
+        }
+        if let Some(unit) = &self.unit {
+            labels.push(("unit", Label::Text(unit.as_str().into())));
+        }
+        labels
+    }
+
+    fn metrics() -> &'static [&'static Metric<Cgroup>] {
+        ALL
+    }
+
+    fn of(sample: &Sample) -> &[Cgroup] {
+        &sample.cgroups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cgroup(path: &str, id: Key) -> Cgroup {
+        Cgroup { id, path: path.into(), unit: None, cpu: CpuStat::default(), sched: None }
+    }
+
+    #[test]
+    fn names_and_depths() {
+        let root = cgroup("/", Key::ROOT);
+        assert_eq!((root.name(), root.depth()), ("/", 0));
+        let leaf = cgroup("/a.slice/b", Key::cpu(7));
+        assert_eq!((leaf.name(), leaf.depth()), ("b", 2));
+        assert_eq!(leaf.hierarchy(), Some(Hierarchy::Cpu));
+        assert_eq!(cgroup("~other", Key::OTHER).labels().len(), 1);
+    }
+
+    #[test]
+    fn rounding_is_not_other() {
+        let stat = |usage, user, system| CpuStat { usage, user, system, ..CpuStat::default() };
+        assert_eq!(stat(Some(10_001_000), Some(6_000_000), Some(4_000_000)).other(), Some(0));
+        assert_eq!(stat(Some(15_000_000), Some(6_000_000), Some(4_000_000)).other(), Some(5_000_000));
+        assert_eq!(stat(Some(1_500), None, None).other(), Some(1_500));
+        assert_eq!(stat(None, Some(1), Some(1)).other(), None);
+    }
+}

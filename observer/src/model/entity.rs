@@ -1,0 +1,71 @@
+//! The kinds of things that have metrics, and what names them.
+
+use std::borrow::Cow;
+
+use super::{Metric, Sample};
+
+/// A kind of entity; its name is the `entity` of a row in `observer dump`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// The machine.
+    Host,
+    /// A logical CPU.
+    Cpu,
+    /// A control group with its descendants.
+    Cgroup,
+    /// A source of observer's own knowledge: its health.
+    Source,
+}
+
+impl Kind {
+    /// All kinds, in the order of output.
+    pub const ALL: [Kind; 4] = [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Source];
+
+    /// The name used on the command line and in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Host => "host",
+            Kind::Cpu => "cpu",
+            Kind::Cgroup => "cgroup",
+            Kind::Source => "source",
+        }
+    }
+}
+
+/// A label's value.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Label<'a> {
+    /// Text, escaped ([`super::text::escape`]).
+    Text(Cow<'a, str>),
+    /// A number.
+    Number(u64),
+}
+
+impl std::fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Label::Text(text) => f.write_str(text),
+            Label::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+/// Labels in order; those that are unknown are left out.
+pub type Labels<'a> = Vec<(&'static str, Label<'a>)>;
+
+/// Something that has metrics.
+pub trait Entity: Sized + 'static {
+    /// Its kind.
+    const KIND: Kind;
+    /// What makes it the same thing in two samples.
+    type Key: Ord;
+
+    /// What makes it the same thing in two samples.
+    fn key(&self) -> Self::Key;
+    /// What names it to people and scripts.
+    fn labels(&self) -> Labels<'_>;
+    /// Its metrics, in order of importance.
+    fn metrics() -> &'static [&'static Metric<Self>];
+    /// All of its kind in a sample, ascending by key.
+    fn of(sample: &Sample) -> &[Self];
+}

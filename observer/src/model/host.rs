@@ -1,0 +1,161 @@
+//! The machine.
+
+use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Unit};
+
+/// What `/proc` says of the machine as a whole. Bytes and nanoseconds; `None` is unknown.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Host {
+    /// Host name, escaped.
+    pub name: String,
+    /// Load averages over 1, 5 and 15 minutes (`/proc/loadavg`).
+    pub load: Option<[f64; 3]>,
+    /// Memory (`/proc/meminfo`).
+    pub memory: Option<Memory>,
+    /// Time since boot in nanoseconds (`/proc/uptime`).
+    pub uptime: Option<u64>,
+    /// Tasks runnable now and blocked on I/O (`/proc/stat` procs_running, procs_blocked).
+    pub tasks: Option<Tasks>,
+    /// Context switches since boot (`/proc/stat` ctxt).
+    pub context_switches: Option<u64>,
+    /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
+    pub table_full: Option<u64>,
+}
+
+/// Memory of the machine in bytes. The states partition the total.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// `MemTotal`.
+    pub total: u64,
+    /// `MemFree`.
+    pub free: u64,
+    /// `Buffers`.
+    pub buffers: u64,
+    /// `Cached` + `SReclaimable`.
+    pub cached: u64,
+    /// `MemAvailable`, which old kernels do not tell.
+    pub available: Option<u64>,
+}
+
+impl Memory {
+    /// Neither free nor buffers nor cache.
+    pub fn used(&self) -> u64 {
+        self.total.saturating_sub(self.free + self.buffers + self.cached)
+    }
+}
+
+/// Numbers of tasks.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tasks {
+    /// Runnable, the running ones included.
+    pub running: u64,
+    /// Blocked on I/O.
+    pub blocked: u64,
+}
+
+/// Load average.
+pub static LOAD: Metric<Host> = Metric::new(
+    "observer.host.load",
+    "LOAD",
+    Unit::Count("task"),
+    "Load average: tasks runnable or in uninterruptible sleep, damped over 1, 5 and 15 minutes (three views of one number).",
+    Read::Gauge(&[
+        Part { attributes: &[("observer.load.period", "1m")], read: |h| Some(h.load?[0]) },
+        Part { attributes: &[("observer.load.period", "5m")], read: |h| Some(h.load?[1]) },
+        Part { attributes: &[("observer.load.period", "15m")], read: |h| Some(h.load?[2]) },
+    ]),
+);
+
+/// Memory by state.
+pub static MEMORY_USAGE: Metric<Host> = Metric::new(
+    "system.memory.usage",
+    "MEMORY",
+    Unit::Bytes,
+    "Memory by state; the states add up to the machine's memory.",
+    Read::Gauge(&[
+        Part { attributes: &[("system.memory.state", "used")], read: |h| Some(h.memory?.used() as f64) },
+        Part { attributes: &[("system.memory.state", "free")], read: |h| Some(h.memory?.free as f64) },
+        Part { attributes: &[("system.memory.state", "buffers")], read: |h| Some(h.memory?.buffers as f64) },
+        Part { attributes: &[("system.memory.state", "cached")], read: |h| Some(h.memory?.cached as f64) },
+    ]),
+);
+
+/// Memory that a new program could have.
+pub static MEMORY_AVAILABLE: Metric<Host> = Metric::new(
+    "system.memory.linux.available",
+    "AVAILABLE",
+    Unit::Bytes,
+    "The kernel's estimate of memory that a new program could have without swapping (MemAvailable).",
+    Read::Gauge(&[Part { attributes: &[], read: |h| Some(h.memory?.available? as f64) }]),
+);
+
+/// Time since boot.
+pub static UPTIME: Metric<Host> = Metric::new(
+    "system.uptime",
+    "UPTIME",
+    Unit::Seconds,
+    "Time since boot.",
+    Read::Gauge(&[Part { attributes: &[], read: |h| Some(Unit::Seconds.scale(h.uptime?)) }]),
+);
+
+/// Runnable and blocked tasks.
+pub static TASKS: Metric<Host> = Metric::new(
+    "observer.host.tasks",
+    "TASKS",
+    Unit::Count("task"),
+    "Tasks that are runnable (running ones included) or blocked on I/O at the moment of reading.",
+    Read::Gauge(&[
+        Part { attributes: &[("observer.task.state", "runnable")], read: |h| Some(h.tasks?.running as f64) },
+        Part { attributes: &[("observer.task.state", "blocked")], read: |h| Some(h.tasks?.blocked as f64) },
+    ]),
+);
+
+/// The kernel's own count of context switches.
+pub static CONTEXT_SWITCHES: Metric<Host> = Metric::new(
+    "observer.host.context_switches",
+    "CTXT",
+    Unit::Count("switch"),
+    "Context switches since boot by the kernel's own count (ctxt in /proc/stat); those to the idle task included.",
+    Read::Counter(&[Part { attributes: &[], read: |h| h.context_switches }]),
+);
+
+/// What was lost.
+pub static DROPPED: Metric<Host> = Metric::new(
+    "observer.events.dropped",
+    "DROPPED",
+    Unit::Count("event"),
+    "What was not booked where it belongs, by cause; table_full: more cgroups than slots ran on a CPU between two readings, booked to ~other.",
+    Read::Counter(&[Part { attributes: &[("observer.drop.cause", "table_full")], read: |h| h.table_full }]),
+);
+
+/// In order of importance.
+static ALL: &[&Metric<Host>] = &[&LOAD, &MEMORY_USAGE, &MEMORY_AVAILABLE, &UPTIME, &TASKS, &CONTEXT_SWITCHES, &DROPPED];
+
+impl Entity for Host {
+    const KIND: Kind = Kind::Host;
+    type Key = ();
+
+    fn key(&self) {}
+
+    fn labels(&self) -> Labels<'_> {
+        vec![("host", Label::Text(self.name.as_str().into()))]
+    }
+
+    fn metrics() -> &'static [&'static Metric<Host>] {
+        ALL
+    }
+
+    fn of(sample: &Sample) -> &[Host] {
+        std::slice::from_ref(&sample.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_states_partition_the_total() {
+        let memory = Memory { total: 100, free: 20, buffers: 5, cached: 30, available: None };
+        assert_eq!(memory.used() + memory.free + memory.buffers + memory.cached, memory.total);
+    }
+}

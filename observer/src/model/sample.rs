@@ -1,0 +1,144 @@
+//! Samples, and the snapshots that two of them make.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Attributes, Cgroup, Cpu, Entity, Host, Kind, Labels, Metric, Point, Source, Value};
+
+/// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When, by the wall clock.
+    pub time: SystemTime,
+    /// When, by a clock that never jumps; only differences mean something.
+    pub uptime: Duration,
+    /// When the counting of what observer counts itself began.
+    pub start: SystemTime,
+    /// The machine.
+    pub host: Host,
+    /// Logical CPUs.
+    pub cpus: Vec<Cpu>,
+    /// Control groups.
+    pub cgroups: Vec<Cgroup>,
+    /// Health.
+    pub sources: Vec<Source>,
+}
+
+/// Two samples, a moment and the one before it: what screens draw and exports send. It never changes.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Now.
+    pub is: Arc<Sample>,
+    /// One interval ago; `None` at the start.
+    pub was: Option<Arc<Sample>>,
+}
+
+impl Snapshot {
+    /// Seconds between the two samples.
+    pub fn interval(&self) -> Option<f64> {
+        let was = self.was.as_ref()?;
+        Some(self.is.uptime.checked_sub(was.uptime)?.as_secs_f64())
+    }
+
+    /// All entities of a kind, each with what it was one interval ago.
+    pub fn rows<E: Entity>(&self) -> impl Iterator<Item = Row<'_, E>> {
+        let before = self.was.as_deref().map_or(&[][..], E::of);
+        let interval = self.interval();
+        E::of(&self.is).iter().map(move |is| {
+            let key = is.key();
+            let was = before.binary_search_by(|other| other.key().cmp(&key)).ok().map(|at| &before[at]);
+            Row { is, was, interval }
+        })
+    }
+
+    /// Visits every row of every kind, in the order of [`Kind::ALL`].
+    pub fn each_row(&self, visit: &mut dyn FnMut(&dyn AnyRow)) {
+        self.rows::<Host>().for_each(|row| visit(&row));
+        self.rows::<Cpu>().for_each(|row| visit(&row));
+        self.rows::<Cgroup>().for_each(|row| visit(&row));
+        self.rows::<Source>().for_each(|row| visit(&row));
+    }
+}
+
+/// An entity now and one interval ago.
+pub struct Row<'a, E> {
+    /// Now.
+    pub is: &'a E,
+    /// One interval ago; `None` when it was not there, or there is no former sample.
+    pub was: Option<&'a E>,
+    /// Seconds between the two.
+    pub interval: Option<f64>,
+}
+
+impl<E> Clone for Row<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<E> Copy for Row<'_, E> {}
+
+impl<'a, E: Entity> Row<'a, E> {
+    /// All known points of one metric.
+    pub fn points_of(&self, metric: &'static Metric<E>) -> Vec<Point<'a>> {
+        let mut points = Vec::new();
+        metric.points(self.is, self.was, self.interval, &mut |point| points.push(point));
+        points
+    }
+
+    /// One number of a metric for a cell or for sorting: the rate of a counter, the value of a gauge; summed over the points whose
+    /// attributes contain `attributes` (`&[]` for all of them). `None` when none is known.
+    pub fn number(&self, metric: &'static Metric<E>, attributes: Attributes) -> Option<f64> {
+        let mut sum = None;
+        metric.points(self.is, self.was, self.interval, &mut |point| {
+            if !attributes.iter().all(|attribute| point.attributes.contains(attribute)) {
+                return;
+            }
+            let number = match point.value {
+                Value::Counter { rate, .. } => rate,
+                Value::Gauge(value) => Some(value),
+                Value::Histogram { .. } | Value::Text(_) => None,
+            };
+            if let Some(number) = number {
+                *sum.get_or_insert(0.0) += number;
+            }
+        });
+        sum
+    }
+
+    /// The `q`-quantile of what a histogram metric took in during the interval, in seconds.
+    pub fn quantile(&self, metric: &'static Metric<E>, q: f64) -> Option<f64> {
+        let mut found = None;
+        metric.points(self.is, self.was, self.interval, &mut |point| {
+            if let Value::Histogram { now, before: Some(before) } = point.value {
+                found = now.since(before).and_then(|grown| grown.quantile(q));
+            }
+        });
+        found
+    }
+}
+
+/// A row whose kind does not matter: what generic outputs loop over.
+pub trait AnyRow {
+    /// The kind of entity.
+    fn kind(&self) -> Kind;
+    /// What names it.
+    fn labels(&self) -> Labels<'_>;
+    /// Visits every known point of every metric.
+    fn each_point(&self, visit: &mut dyn FnMut(Point<'_>));
+}
+
+impl<E: Entity> AnyRow for Row<'_, E> {
+    fn kind(&self) -> Kind {
+        E::KIND
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        self.is.labels()
+    }
+
+    fn each_point(&self, visit: &mut dyn FnMut(Point<'_>)) {
+        for metric in E::metrics() {
+            metric.points(self.is, self.was, self.interval, &mut |point| visit(point));
+        }
+    }
+}
