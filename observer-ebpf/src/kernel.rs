@@ -25,7 +25,7 @@ macro_rules! offset {
 
 /// Does `sched_switch` tell the leaving task's state?
 #[inline(always)]
-pub fn switch_has_state() -> bool {
+pub(crate) fn switch_has_state() -> bool {
     offset!(switch_has_state) != 0
 }
 
@@ -39,38 +39,38 @@ fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
 
 /// `struct task_struct`.
 #[derive(Clone, Copy)]
-pub struct Task(pub *const c_void);
+pub(crate) struct Task(pub(crate) *const c_void);
 
 impl Task {
     /// The idle task has pid 0.
     #[inline(always)]
-    pub fn is_idle(self) -> bool {
+    pub(crate) fn is_idle(self) -> bool {
         load::<u32>(self.0, offset!(task_pid)) == 0
     }
 
     /// Low word of the task's state; 0 is runnable.
     #[inline(always)]
-    pub fn state(self) -> u32 {
+    pub(crate) fn state(self) -> u32 {
         load(self.0, offset!(task_state))
     }
 
     /// The run queue of the task's CPU.
     #[inline(always)]
-    pub fn run_queue(self) -> RunQueue {
+    pub(crate) fn run_queue(self) -> RunQueue {
         let cfs_rq = load(self.0, offset!(task_cfs_rq));
         RunQueue(load(cfs_rq, offset!(cfs_rq_rq)))
     }
 
     /// Run-queue clock when it began to wait; 0 when it does not.
     #[inline(always)]
-    pub fn last_queued(self) -> u64 {
+    pub(crate) fn last_queued(self) -> u64 {
         load(self.0, offset!(task_last_queued))
     }
 
     /// Its cgroup: the default hierarchy's if that is not the root, else that of the v1 `cpu` hierarchy if that is not the root, else
     /// the root.
     #[inline(always)]
-    pub fn cgroup(self) -> Cgroup {
+    pub(crate) fn cgroup(self) -> Cgroup {
         let css_set = load(self.0, offset!(task_cgroups));
         let cgroup = load(css_set, offset!(css_set_dfl_cgrp));
         let id = cgroup_id(cgroup);
@@ -92,34 +92,34 @@ impl Task {
 
 /// `struct rq`.
 #[derive(Clone, Copy)]
-pub struct RunQueue(*const c_void);
+pub(crate) struct RunQueue(*const c_void);
 
 impl RunQueue {
     /// Its clock in nanoseconds: wall time since boot as this CPU sees it.
     #[inline(always)]
-    pub fn clock(self) -> u64 {
+    pub(crate) fn clock(self) -> u64 {
         load(self.0, offset!(rq_clock))
     }
 
     /// Number of its CPU.
     #[inline(always)]
-    pub fn cpu(self) -> u32 {
+    pub(crate) fn cpu(self) -> u32 {
         load(self.0, offset!(rq_cpu))
     }
 }
 
 /// `struct cgroup`, and the key under which its time is booked.
 #[derive(Clone, Copy)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     /// The key.
-    pub key: Key,
+    pub(crate) key: Key,
     pointer: *const c_void,
 }
 
 impl Cgroup {
     /// The parent's key; 0 for the root.
     #[inline(always)]
-    pub fn parent(self) -> u64 {
+    pub(crate) fn parent(self) -> u64 {
         if self.key == Key::ROOT {
             return 0;
         }

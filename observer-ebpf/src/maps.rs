@@ -13,19 +13,19 @@ static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// This CPU's state, which no other CPU touches: interrupts are off in every hook that uses it.
 #[derive(Clone, Copy)]
-pub struct Cpu(*mut CpuState);
+pub(crate) struct Cpu(*mut CpuState);
 
 macro_rules! field {
     ($($name:ident / $set:ident),+) => { $(
         #[inline(always)]
-        pub fn $name(self) -> u64 {
+        pub(crate) fn $name(self) -> u64 {
             // SAFETY: the pointer came from the map; user space reads the same word, hence volatile.
             unsafe { (&raw const (*self.0).$name).read_volatile() }
         }
 
         #[inline(always)]
         #[allow(dead_code, reason = "not every field is written by the hook")]
-        pub fn $set(self, value: u64) {
+        pub(crate) fn $set(self, value: u64) {
             // SAFETY: as above.
             unsafe { (&raw mut (*self.0).$name).write_volatile(value) }
         }
@@ -35,7 +35,7 @@ macro_rules! field {
 impl Cpu {
     /// The state of the CPU with this number; `None` for one that came after the daemon had counted them.
     #[inline(always)]
-    pub fn get(cpu: u32) -> Option<Cpu> {
+    pub(crate) fn get(cpu: u32) -> Option<Cpu> {
         CPUS.get_ptr_mut(cpu).map(Cpu)
     }
 
@@ -50,7 +50,7 @@ impl Cpu {
 
     /// The slot with this index in the table of a generation.
     #[inline(always)]
-    pub fn slot(self, generation: u64, index: u64) -> SlotRef {
+    pub(crate) fn slot(self, generation: u64, index: u64) -> SlotRef {
         let index = if index >= SLOTS as u64 { OTHER_SLOT } else { index as usize };
         // SAFETY: both indices are within bounds; the pointer came from the map.
         SlotRef(unsafe { &raw mut (*self.0).tables[(generation & 1) as usize][index] })
@@ -59,7 +59,7 @@ impl Cpu {
     /// Finds the slot of a key, claims a free one, or falls back to [`OTHER_SLOT`]. Slots of a generation are never given back within
     /// it, so a free slot ends the search. Returns the index, and whether the slot has just been claimed.
     #[inline(always)]
-    pub fn find(self, generation: u64, key: Key) -> (u64, SlotRef, bool) {
+    pub(crate) fn find(self, generation: u64, key: Key) -> (u64, SlotRef, bool) {
         // kernfs ids are handed out one after the other, so their low bits spread well; the kind tells hierarchies apart.
         let home = key.0 ^ (key.0 >> 50);
         let mut probe = 0;
@@ -87,7 +87,7 @@ impl Cpu {
 
 /// A slot of a table.
 #[derive(Clone, Copy)]
-pub struct SlotRef(*mut Slot);
+pub(crate) struct SlotRef(*mut Slot);
 
 impl SlotRef {
     #[inline(always)]
@@ -122,14 +122,14 @@ impl SlotRef {
 
     /// Remembers the parent of the slot's cgroup.
     #[inline(always)]
-    pub fn set_parent(self, parent: u64) {
+    pub(crate) fn set_parent(self, parent: u64) {
         // SAFETY: as above.
         unsafe { (*self.0).parent = parent }
     }
 
     /// Books a run that ended.
     #[inline(always)]
-    pub fn ran(self, time: u64, preempted: bool) {
+    pub(crate) fn ran(self, time: u64, preempted: bool) {
         // SAFETY: as above.
         unsafe {
             (*self.0).run += time;
@@ -143,14 +143,14 @@ impl SlotRef {
 
     /// Books a dispatch.
     #[inline(always)]
-    pub fn dispatched(self) {
+    pub(crate) fn dispatched(self) {
         // SAFETY: as above.
         unsafe { (*self.0).runs += 1 }
     }
 
     /// Books a wait that ended, in the bucket that it belongs to.
     #[inline(always)]
-    pub fn waited(self, time: u64, bucket: usize) {
+    pub(crate) fn waited(self, time: u64, bucket: usize) {
         // SAFETY: as above; the bucket is within bounds.
         unsafe {
             (*self.0).wait += time;

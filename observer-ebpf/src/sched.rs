@@ -18,7 +18,7 @@ use crate::maps::Cpu;
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 #[btf_tracepoint(function = "sched_switch")]
-pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let prev = Task(ctx.arg(1));
     let next = Task(ctx.arg(2));
     let run_queue = prev.run_queue();
