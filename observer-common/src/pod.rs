@@ -23,7 +23,7 @@ pub fn bytes<T: Pod>(value: &T) -> &[u8] {
 macro_rules! pod {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)+ }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy)]
+        #[derive(Clone, Copy, Debug)]
         #[repr(C)]
         pub struct $name { $($(#[$field_meta])* pub $field: $type,)+ }
 

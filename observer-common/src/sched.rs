@@ -27,6 +27,8 @@ impl Key {
     pub const ROOT: Key = Key::new(kind::ROOT, 1);
     /// All that found no slot.
     pub const OTHER: Key = Key::new(kind::OTHER, 0);
+    /// Cgroups that lived and died between two looks, and whose parent was gone too. Only user space uses it.
+    pub const GONE: Key = Key::new(kind::GONE, 0);
 
     /// A key of one of the [`kind`]s.
     pub const fn new(kind: u8, number: u64) -> Key {
@@ -68,6 +70,8 @@ pub mod kind {
     pub const PROCESS: u8 = 4;
     /// What found no slot.
     pub const OTHER: u8 = 5;
+    /// What nobody can name any more.
+    pub const GONE: u8 = 6;
 }
 
 pod! {

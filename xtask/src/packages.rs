@@ -29,7 +29,5 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
 }
 
 fn apt_get() -> Cmd {
-    Cmd::new("apt-get")
-        .arg("--quiet")
-        .env("DEBIAN_FRONTEND", "noninteractive")
+    Cmd::new("apt-get").arg("--quiet").env("DEBIAN_FRONTEND", "noninteractive")
 }

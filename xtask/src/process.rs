@@ -15,10 +15,7 @@ pub(crate) struct Cmd {
 
 impl Cmd {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
-        Self {
-            command: Command::new(program),
-            shown: true,
-        }
+        Self { command: Command::new(program), shown: true }
     }
 
     /// The cargo that runs this task. Inside `cargo xtask` that is a toolchain's own program, so
@@ -72,24 +69,17 @@ impl Cmd {
     /// Runs it and leaves the judgement of its status to the caller.
     pub(crate) fn status(mut self) -> Result<ExitStatus> {
         let line = self.announce();
-        self.command
-            .status()
-            .with_context(|| format!("cannot start `{line}`"))
+        self.command.status().with_context(|| format!("cannot start `{line}`"))
     }
 
     /// Runs it and returns what it wrote to stdout. Stderr stays the user's.
     pub(crate) fn text(mut self) -> Result<String> {
         let line = self.announce();
-        let output = self
-            .command
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("cannot start `{line}`"))?;
+        let output = self.command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{line}`"))?;
         if !output.status.success() {
             bail!("`{line}` failed: {}", output.status);
         }
-        String::from_utf8(output.stdout)
-            .with_context(|| format!("`{line}` wrote something else than UTF-8"))
+        String::from_utf8(output.stdout).with_context(|| format!("`{line}` wrote something else than UTF-8"))
     }
 
     /// The answer of a program that may be missing or may not know: `None` then, without a word.
@@ -117,11 +107,7 @@ impl Cmd {
         }
         let program = Path::new(self.command.get_program());
         // The folder of the toolchain's cargo says nothing to a reader.
-        let name = if program.ends_with("cargo") {
-            OsStr::new("cargo")
-        } else {
-            program.as_os_str()
-        };
+        let name = if program.ends_with("cargo") { OsStr::new("cargo") } else { program.as_os_str() };
         words.push(quote(name));
         words.extend(self.command.get_args().map(quote));
         words.join(" ")
@@ -131,9 +117,7 @@ impl Cmd {
 /// Where a program is in `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 fn quote(word: &OsStr) -> String {
@@ -160,12 +144,7 @@ mod tests {
 
     #[test]
     fn a_call_is_shown_as_one_would_type_it() {
-        let cmd = Cmd::new("tool")
-            .arg("plain")
-            .arg("two words")
-            .arg("it's")
-            .arg("")
-            .env("KEY", "value");
+        let cmd = Cmd::new("tool").arg("plain").arg("two words").arg("it's").arg("").env("KEY", "value");
         assert_eq!(cmd.line(), r"KEY=value tool plain 'two words' 'it'\''s' ''");
     }
 
@@ -177,10 +156,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = Cmd::new("no-such-program-anywhere")
-            .quiet()
-            .run()
-            .unwrap_err();
+        let error = Cmd::new("no-such-program-anywhere").quiet().run().unwrap_err();
         assert_eq!(error.to_string(), "cannot start `no-such-program-anywhere`");
         assert_eq!(Cmd::new("no-such-program-anywhere").answer(), None);
     }

@@ -29,17 +29,9 @@ impl Workspace {
             Some(folder) => PathBuf::from(folder),
             None => env::current_dir().context("the current directory is gone")?,
         };
-        let text = Cmd::cargo("metadata")
-            .args(["--no-deps", "--format-version", "1"])
-            .dir(&here)
-            .quiet()
-            .text()?;
-        let metadata: Metadata = serde_json::from_str(&text)
-            .context("`cargo metadata` printed something else than its JSON")?;
-        Ok(Self {
-            root: metadata.workspace_root,
-            target: metadata.target_directory,
-        })
+        let text = Cmd::cargo("metadata").args(["--no-deps", "--format-version", "1"]).dir(&here).quiet().text()?;
+        let metadata: Metadata = serde_json::from_str(&text).context("`cargo metadata` printed something else than its JSON")?;
+        Ok(Self { root: metadata.workspace_root, target: metadata.target_directory })
     }
 
     pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
@@ -65,8 +57,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 /// Writes a file and the folders above it; the error names it.
 pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }

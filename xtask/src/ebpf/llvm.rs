@@ -29,32 +29,18 @@ impl Llvm {
         let package = format!("llvm-{major}-dev");
         let why = format!("build bpf-linker for {} (LLVM {major})", rustc.line);
         packages::install(&[&package, "zlib1g-dev", "libzstd-dev"], &why)?;
-        Self::look(major).with_context(|| {
-            format!("{package} is installed but no llvm-config of LLVM {major} is in PATH")
-        })
+        Self::look(major).with_context(|| format!("{package} is installed but no llvm-config of LLVM {major} is in PATH"))
     }
 
     fn look(major: &str) -> Option<Self> {
-        let programs = [
-            format!("/usr/lib/llvm-{major}/bin/llvm-config"),
-            format!("llvm-config-{major}"),
-            "llvm-config".to_owned(),
-        ];
+        let programs =
+            [format!("/usr/lib/llvm-{major}/bin/llvm-config"), format!("llvm-config-{major}"), "llvm-config".to_owned()];
         programs.iter().find_map(|program| {
-            let version = Cmd::new(program)
-                .arg("--version")
-                .answer()?
-                .trim()
-                .to_owned();
+            let version = Cmd::new(program).arg("--version").answer()?.trim().to_owned();
             let prefix = Cmd::new(program).arg("--prefix").answer()?;
-            let found = Self {
-                prefix: PathBuf::from(prefix.trim()),
-                version,
-                major: major.to_owned(),
-            };
+            let found = Self { prefix: PathBuf::from(prefix.trim()), version, major: major.to_owned() };
             // The libraries alone come without headers, and bpf-linker could not be built.
-            let usable =
-                found.version.split('.').next() == Some(major) && found.objcopy().is_file();
+            let usable = found.version.split('.').next() == Some(major) && found.objcopy().is_file();
             usable.then_some(found)
         })
     }
@@ -85,11 +71,7 @@ impl Llvm {
 
     /// Removes DWARF and what belongs to it. BTF, its relocations, symbols and maps stay.
     pub(super) fn strip_debug(&self, from: &Path, to: &Path) -> Result<()> {
-        Cmd::new(self.objcopy())
-            .arg("--strip-debug")
-            .arg(from)
-            .arg(to)
-            .run()
+        Cmd::new(self.objcopy()).arg("--strip-debug").arg(from).arg(to).run()
     }
 
     fn objcopy(&self) -> PathBuf {

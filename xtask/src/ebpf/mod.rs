@@ -23,11 +23,7 @@ use crate::workspace::{self, Workspace};
 const OBJECT: &str = "observer/bpf/observer.bpf.o";
 const RECORD: &str = "observer/bpf/observer.bpf.toml";
 /// What the object is made from. Cargo.lock is not here: it changes with every crate of the user side.
-const SOURCES: [&str; 3] = [
-    "observer-ebpf/Cargo.toml",
-    "observer-ebpf/src",
-    "observer-common/src",
-];
+const SOURCES: [&str; 3] = ["observer-ebpf/Cargo.toml", "observer-ebpf/src", "observer-common/src"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,11 +33,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    if args.check {
-        check(workspace)
-    } else {
-        build(workspace)
-    }
+    if args.check { check(workspace) } else { build(workspace) }
 }
 
 fn build(workspace: &Workspace) -> Result<()> {
@@ -55,11 +47,7 @@ fn build(workspace: &Workspace) -> Result<()> {
     let same = recorded.is_some_and(|recorded| recorded.object == fresh.record.object);
     workspace::write(&workspace.path(OBJECT), &fresh.object)?;
     workspace::write(&workspace.path(RECORD), fresh.record.to_text()?)?;
-    println!(
-        "{OBJECT}: {} bytes, {}",
-        fresh.object.len(),
-        if same { "as before" } else { "new" }
-    );
+    println!("{OBJECT}: {} bytes, {}", fresh.object.len(), if same { "as before" } else { "new" });
     Ok(())
 }
 
@@ -85,9 +73,7 @@ fn check(workspace: &Workspace) -> Result<()> {
         fresh.object.len(),
         first_difference(&checked_in, &fresh.object),
     );
-    println!(
-        "{OBJECT} cannot be compared, because this machine has other tools than the recorded ones:"
-    );
+    println!("{OBJECT} cannot be compared, because this machine has other tools than the recorded ones:");
     for line in differences {
         println!("  {line}");
     }
@@ -99,10 +85,7 @@ fn sources_digest(workspace: &Workspace) -> Result<String> {
 }
 
 fn first_difference(left: &[u8], right: &[u8]) -> usize {
-    left.iter()
-        .zip(right)
-        .take_while(|(left, right)| left == right)
-        .count()
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
 /// An object just built, and its record.
@@ -126,11 +109,7 @@ impl Fresh {
         if !leaks.is_empty() {
             // Nobody shall commit it by hand.
             let _ = fs::remove_file(&stripped);
-            bail!(
-                "{} names this machine:\n  {}",
-                stripped.display(),
-                leaks.join("\n  ")
-            );
+            bail!("{} names this machine:\n  {}", stripped.display(), leaks.join("\n  "));
         }
         let record = Record {
             object: sha256(&object),
@@ -149,23 +128,16 @@ mod tests {
     #[test]
     fn the_checked_in_object_is_that_of_these_sources() {
         let workspace = Workspace::find().unwrap();
-        let recorded = Record::read(&workspace.path(RECORD))
-            .unwrap()
-            .expect(RECORD);
+        let recorded = Record::read(&workspace.path(RECORD)).unwrap().expect(RECORD);
         let object = workspace::read(&workspace.path(OBJECT)).unwrap();
-        recorded
-            .verify(&object, &sources_digest(&workspace).unwrap())
-            .unwrap();
+        recorded.verify(&object, &sources_digest(&workspace).unwrap()).unwrap();
     }
 
     #[test]
     fn the_checked_in_object_names_no_machine() {
         let workspace = Workspace::find().unwrap();
         let object = workspace::read(&workspace.path(OBJECT)).unwrap();
-        assert_eq!(
-            scan::leaks(&object, &scan::Machine::here(&workspace)),
-            [""; 0]
-        );
+        assert_eq!(scan::leaks(&object, &scan::Machine::here(&workspace)), [""; 0]);
     }
 
     #[test]

@@ -46,12 +46,8 @@ impl Record {
             return Ok(None);
         }
         let text = workspace::read_text(path)?;
-        let record = toml::from_str(&text).with_context(|| {
-            format!(
-                "{} is not a record; delete it and run `cargo xtask ebpf`",
-                path.display()
-            )
-        })?;
+        let record = toml::from_str(&text)
+            .with_context(|| format!("{} is not a record; delete it and run `cargo xtask ebpf`", path.display()))?;
         Ok(Some(record))
     }
 
@@ -86,8 +82,7 @@ impl Tools {
     }
 
     pub(super) fn is_of(&self, version: &Version) -> bool {
-        (&self.rustc, &self.rustc_commit, &self.rustc_llvm)
-            == (&version.line, &version.commit, &version.llvm)
+        (&self.rustc, &self.rustc_commit, &self.rustc_llvm) == (&version.line, &version.commit, &version.llvm)
     }
 
     /// One sentence for each program that is another one in `found`.
@@ -99,12 +94,8 @@ impl Tools {
             ("bpf-linker", &self.bpf_linker, &found.bpf_linker),
             ("bpf-linker's LLVM", &self.linker_llvm, &found.linker_llvm),
         ];
-        let differing = pairs
-            .into_iter()
-            .filter(|(_, recorded, found)| recorded != found);
-        differing
-            .map(|(name, recorded, found)| format!("{name}: recorded {recorded}, here {found}"))
-            .collect()
+        let differing = pairs.into_iter().filter(|(_, recorded, found)| recorded != found);
+        differing.map(|(name, recorded, found)| format!("{name}: recorded {recorded}, here {found}")).collect()
     }
 }
 
@@ -151,28 +142,17 @@ mod tests {
         let error = record().verify(b"other", &sources).unwrap_err();
         assert!(error.to_string().contains("not the object of its record"));
         let error = record().verify(b"object", "other").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("sources of the kernel side changed")
-        );
+        assert!(error.to_string().contains("sources of the kernel side changed"));
     }
 
     #[test]
     fn every_other_tool_is_told() {
         let recorded = record().tools;
-        let found = Tools {
-            rustc_llvm: "22.1.2".to_owned(),
-            bpf_linker: "0.14.0".to_owned(),
-            ..record().tools
-        };
+        let found = Tools { rustc_llvm: "22.1.2".to_owned(), bpf_linker: "0.14.0".to_owned(), ..record().tools };
         assert_eq!(recorded.differences(&record().tools), [""; 0]);
         assert_eq!(
             recorded.differences(&found),
-            [
-                "rustc's LLVM: recorded 22.1.8, here 22.1.2",
-                "bpf-linker: recorded 0.13.0, here 0.14.0"
-            ]
+            ["rustc's LLVM: recorded 22.1.8, here 22.1.2", "bpf-linker: recorded 0.13.0, here 0.14.0"]
         );
     }
 }

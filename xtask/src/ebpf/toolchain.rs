@@ -40,15 +40,11 @@ impl Toolchain {
             )?;
             usable = discover();
         }
-        let best = usable
-            .into_iter()
-            .min_by_key(|toolchain| rank(&toolchain.version, recorded));
-        let best = best.context("no Rust compiler here has its sources beside it: run `rustup component add rust-src --toolchain nightly`")?;
-        eprintln!(
-            "compiler: {} in {}",
-            best.version.line,
-            best.sysroot.display()
-        );
+        let best = usable.into_iter().min_by_key(|toolchain| rank(&toolchain.version, recorded));
+        let best = best.context(
+            "no Rust compiler here has its sources beside it: run `rustup component add rust-src --toolchain nightly`",
+        )?;
+        eprintln!("compiler: {} in {}", best.version.line, best.sysroot.display());
         Ok(best)
     }
 
@@ -68,26 +64,15 @@ impl Toolchain {
     fn at(rustc: &Path) -> Option<Self> {
         let sysroot = Cmd::new(rustc).args(["--print", "sysroot"]).answer()?;
         let version = Version::parse(&Cmd::new(rustc).arg("-vV").answer()?)?;
-        let toolchain = Self {
-            sysroot: PathBuf::from(sysroot.trim()),
-            version,
-        };
-        let complete = toolchain
-            .sources()
-            .join("library/core/src/lib.rs")
-            .is_file()
-            && toolchain.cargo().is_file();
+        let toolchain = Self { sysroot: PathBuf::from(sysroot.trim()), version };
+        let complete = toolchain.sources().join("library/core/src/lib.rs").is_file() && toolchain.cargo().is_file();
         complete.then_some(toolchain)
     }
 }
 
 impl Version {
     fn parse(text: &str) -> Option<Self> {
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name))
-                .map(|value| value.trim().to_owned())
-        };
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
         Some(Self {
             line: text.lines().next()?.to_owned(),
             commit: field("commit-hash:")?,
@@ -117,17 +102,9 @@ fn rank(version: &Version, recorded: Option<&Tools>) -> u8 {
 fn discover() -> Vec<Toolchain> {
     let mut rustcs = vec![PathBuf::from(DEBIAN)];
     rustcs.extend(crate::process::find_program("rustc"));
-    let toolchains = Cmd::new("rustup")
-        .args(["toolchain", "list"])
-        .answer()
-        .unwrap_or_default();
-    for name in toolchains
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-    {
-        let path = Cmd::new("rustup")
-            .args(["which", "--toolchain", name, "rustc"])
-            .answer();
+    let toolchains = Cmd::new("rustup").args(["toolchain", "list"]).answer().unwrap_or_default();
+    for name in toolchains.lines().filter_map(|line| line.split_whitespace().next()) {
+        let path = Cmd::new("rustup").args(["which", "--toolchain", name, "rustc"]).answer();
         rustcs.extend(path.map(|path| PathBuf::from(path.trim())));
     }
     let mut found: Vec<Toolchain> = Vec::new();
@@ -159,10 +136,7 @@ LLVM version: 22.1.8
 
     #[test]
     fn reads_what_rustc_says() {
-        assert_eq!(
-            debian().line,
-            "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)"
-        );
+        assert_eq!(debian().line, "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)");
         assert_eq!(debian().commit, "ac68faa20c58cbccd01ee7208bf3b6e93a7d7f96");
         assert_eq!(debian().llvm_major(), "22");
         assert_eq!(Version::parse("rustc 1.0"), None);
@@ -170,11 +144,7 @@ LLVM version: 22.1.8
 
     #[test]
     fn the_recorded_compiler_wins_then_a_nightly() {
-        let nightly = Version {
-            release: "1.97.0-nightly".to_owned(),
-            line: "rustc 1.97.0-nightly".to_owned(),
-            ..debian()
-        };
+        let nightly = Version { release: "1.97.0-nightly".to_owned(), line: "rustc 1.97.0-nightly".to_owned(), ..debian() };
         let recorded = Tools {
             rustc: debian().line,
             rustc_commit: debian().commit,
