@@ -1,9 +1,18 @@
 //! Every developer task of observer: `cargo xtask <task>`.
 
+mod bless;
+mod ci;
+mod collector;
 mod digest;
+mod docs;
 mod ebpf;
+mod licences;
+mod live;
 mod packages;
 mod process;
+mod run;
+mod steps;
+mod test;
 mod workspace;
 
 use anyhow::Result;
@@ -21,14 +30,35 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build observer and start it, asking for privileges through sudo
+    Run(run::Args),
+    /// Run every test that this machine can run
+    Test,
+    /// Check everything else that must hold before a merge
+    Ci,
     /// Build the kernel side into observer/bpf/, installing what that needs
     Ebpf(ebpf::Args),
+    /// Run only the tests that load programs into the running kernel
+    Live(live::Args),
+    /// Accept what the snapshot tests see now
+    Bless(bless::Args),
+    /// Write the documentation that is made from the program
+    Docs(docs::Args),
+    /// Build the OpenTelemetry Collector for the tests and print its path
+    Collector,
 }
 
 fn main() -> Result<()> {
     let task = Cli::parse().task;
     let workspace = Workspace::find()?;
     match task {
+        Task::Run(args) => run::run(&workspace, &args),
+        Task::Test => test::run(&workspace),
+        Task::Ci => ci::run(&workspace),
         Task::Ebpf(args) => ebpf::run(&workspace, &args),
+        Task::Live(args) => live::run(&workspace, &args),
+        Task::Bless(args) => bless::run(&workspace, &args),
+        Task::Docs(args) => docs::run(&workspace, &args),
+        Task::Collector => collector::run(&workspace),
     }
 }
