@@ -13,7 +13,7 @@ use crate::process::{Cmd, find_program};
 use crate::workspace::{self, Workspace};
 
 pub(crate) const WITHOUT_GO: &str =
-    "Go is missing, which builds the OpenTelemetry Collector (Debian: golang-go, 1.25 or newer)";
+    "Go is missing, which builds the OpenTelemetry Collector (1.25 or newer, see go.dev)";
 
 /// Newer ones lack modules in the public proxies.
 const VERSION: &str = "v0.155.0";
