@@ -22,25 +22,19 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    if rustix::process::geteuid().is_root()
-        && let Some(obstacle) = obstacle()
-    {
-        bail!("the live tests cannot run: {obstacle}");
-    }
-    let mut call = command(workspace, &args.args, None);
-    if !rustix::process::geteuid().is_root() {
-        if find_program("sudo").is_none() {
-            bail!(
-                "the live tests need root, and there is no sudo here: run `cargo xtask live` as root"
-            );
+    let call = Cmd::cargo("test").dir(&workspace.root);
+    if rustix::process::geteuid().is_root() {
+        if let Some(obstacle) = obstacle() {
+            bail!("the live tests cannot run: {obstacle}");
         }
-        // Only the tests need privileges: what cargo builds stays the user's.
-        call = call.args([
-            "--config",
-            "target.'cfg(all())'.runner = ['sudo', '--preserve-env']",
-        ]);
+        return tests(call, &args.args).run();
     }
-    call.run()
+    if find_program("sudo").is_none() {
+        bail!("the live tests need root, and there is no sudo: run `cargo xtask live` as root");
+    }
+    // Only the tests get privileges: what cargo builds stays the user's.
+    let runner = "target.'cfg(all())'.runner = ['sudo', '--preserve-env']";
+    tests(call.args(["--config", runner]), &args.args).run()
 }
 
 /// The live tests as a step of others. `object` replaces the checked-in one.
@@ -52,30 +46,20 @@ pub(crate) fn step(workspace: &Workspace, object: Option<&Path>) -> Result<Outco
     if let Some(obstacle) = obstacle() {
         return Ok(Outcome::Skipped(obstacle));
     }
-    command(workspace, &[], object)
-        .run()
-        .map(|()| Outcome::Passed)
-}
-
-fn command(workspace: &Workspace, args: &[String], object: Option<&Path>) -> Cmd {
-    // One at a time: each measures the machine that another would disturb.
-    let mut call = Cmd::cargo("test")
-        .args([
-            "--package",
-            "observer",
-            "--test",
-            "live",
-            "--",
-            "--test-threads=1",
-            "--nocapture",
-        ])
-        .args(args)
-        .env("INSTA_UPDATE", "no")
-        .dir(&workspace.root);
+    let mut call = Cmd::cargo("test").dir(&workspace.root);
     if let Some(object) = object {
         call = call.env("OBSERVER_BPF_OBJECT", object);
     }
-    call
+    tests(call, &[]).run().map(|()| Outcome::Passed)
+}
+
+/// Completes a call of `cargo test`. One test at a time: each measures the machine that another
+/// would disturb.
+fn tests(call: Cmd, args: &[String]) -> Cmd {
+    call.args(["--package", "observer", "--test", "live", "--"])
+        .args(["--test-threads=1", "--nocapture"])
+        .args(args)
+        .env("INSTA_UPDATE", "no")
 }
 
 /// What this kernel lacks for the live tests.

@@ -15,6 +15,8 @@ mod steps;
 mod test;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -48,8 +50,17 @@ enum Task {
     Collector,
 }
 
-fn main() -> Result<()> {
-    let task = Cli::parse().task;
+fn main() -> ExitCode {
+    let Err(error) = run_task(Cli::parse().task) else {
+        return ExitCode::SUCCESS;
+    };
+    // Not by returning it from `main`: where RUST_BACKTRACE is set, a screen of frames would
+    // bury the sentence that says what to do.
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run_task(task: Task) -> Result<()> {
     let workspace = Workspace::find()?;
     match task {
         Task::Run(args) => run::run(&workspace, &args),
