@@ -2,7 +2,11 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{btf_maps::Array, macros::{btf_map, btf_tracepoint}, programs::BtfTracePointContext};
+use aya_ebpf::{
+    btf_maps::Array,
+    macros::{btf_map, btf_tracepoint},
+    programs::BtfTracePointContext,
+};
 
 /// Provisional: counts context switches, to prove the build.
 #[btf_map]

@@ -142,7 +142,8 @@ fn recipe() -> String {
 
 fn manifest(sources: &Path) -> String {
     let mut text = format!(
-        "dist:\n  name: otelcol\n  module: otelcol\n  version: {VERSION}\n  description: for observer's tests\n  output_path: {:?}\n",
+        "dist:\n  name: otelcol\n  module: otelcol\n  version: {VERSION}\n  \
+         description: for observer's tests\n  output_path: {:?}\n",
         sources.display().to_string()
     );
     let mut last = "";

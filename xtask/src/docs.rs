@@ -40,7 +40,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let committed = workspace::read_text(&path)?;
     if let Some(line) = first_difference(&committed, &fresh) {
         anyhow::bail!(
-            "{METRICS} is not what the program says, from line {line} on: run `cargo xtask docs` and commit it"
+            "{METRICS} is not what the program says, from line {line} on: \
+             run `cargo xtask docs` and commit it"
         );
     }
     println!("{METRICS} is what the program says");

@@ -26,7 +26,7 @@ pub(super) fn compile(
     };
     // The folders below cargo's home must exist before they can be listed and renamed.
     cargo()
-        .args(["fetch", "--locked", "--quiet"])
+        .args(["fetch", "--locked", "--quiet", "--target", TARGET])
         .quiet()
         .run()?;
 
@@ -85,7 +85,7 @@ fn decides_the_build(variable: &str) -> bool {
         "AYA_",
         "BPF_LINKER",
     ];
-    // The last two come from rustup's `cargo run` and would make another compiler load that one's libraries.
+    // Both come from `cargo run` below rustup; another compiler would load the wrong libraries.
     const EXACT: [&str; 2] = ["RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"];
     let starts = |list: &[&str]| list.iter().any(|prefix| variable.starts_with(prefix));
     EXACT.contains(&variable) || (starts(&DECISIVE) && !starts(&HARMLESS))

@@ -77,7 +77,8 @@ impl Llvm {
             .env("LLVM_PREFIX", &self.prefix)
             .env("CARGO_TARGET_DIR", &build)
             .run()
-            .context("bpf-linker links the kernel side; a C++ compiler, zlib and zstd are needed to build it (Debian: g++ zlib1g-dev libzstd-dev)")?;
+            .context("cannot build bpf-linker, which links the kernel side; it needs a C++ compiler, zlib \
+                 and zstd (Debian: g++ zlib1g-dev libzstd-dev)")?;
         // 300 MB that nobody needs again.
         let _ = fs::remove_dir_all(&build);
         Ok(linker)

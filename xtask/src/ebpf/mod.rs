@@ -26,7 +26,7 @@ const OBJECT: &str = "observer/bpf/observer.bpf.o";
 const RECORD: &str = "observer/bpf/observer.bpf.toml";
 /// In the build folder: the object built last.
 const FRESH: &str = "ebpf/observer.bpf.o";
-/// What the object is made from. Cargo.lock is not here: it changes with every crate of the user side.
+/// What the object is made from. Cargo.lock is not here: it changes with the user side's crates too.
 const SOURCES: [&str; 3] = [
     "observer-ebpf/Cargo.toml",
     "observer-ebpf/src",

@@ -36,7 +36,8 @@ impl Toolchain {
         if usable.is_empty() {
             packages::install(
                 &DEBIAN_PACKAGES,
-                "compile for the BPF target (or, with rustup: `rustup toolchain install nightly --component rust-src`)",
+                "compile for the BPF target \
+                 (or, with rustup: `rustup toolchain install nightly --component rust-src`)",
             )?;
             usable = discover();
         }
