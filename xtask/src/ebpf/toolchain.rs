@@ -44,7 +44,10 @@ impl Toolchain {
         let best = usable
             .into_iter()
             .min_by_key(|toolchain| rank(&toolchain.version, recorded));
-        let best = best.context("no Rust compiler here has its sources beside it: run `rustup component add rust-src --toolchain nightly`")?;
+        let best = best.context(
+            "no Rust compiler here has its sources beside it: \
+run `rustup component add rust-src --toolchain nightly`",
+        )?;
         eprintln!(
             "compiler: {} in {}",
             best.version.line,
@@ -103,7 +106,7 @@ impl Version {
     }
 }
 
-/// Smaller is better. A nightly comes before a stable compiler: that it may use `-Z` is its purpose.
+/// Smaller is better. A nightly comes before a stable compiler, as `-Z` is what it is for.
 fn rank(version: &Version, recorded: Option<&Tools>) -> u8 {
     if recorded.is_some_and(|recorded| recorded.is_of(version)) {
         0
