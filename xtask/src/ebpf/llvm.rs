@@ -34,7 +34,8 @@ impl Llvm {
         })
     }
 
-    fn look(major: &str) -> Option<Self> {
+    /// The LLVM of this major version, if it is here with everything that is needed of it.
+    pub(super) fn look(major: &str) -> Option<Self> {
         let programs = [
             format!("/usr/lib/llvm-{major}/bin/llvm-config"),
             format!("llvm-config-{major}"),
