@@ -1,4 +1,4 @@
-//! Running other programs: each call is shown first, and a failure names the program and its status.
+//! Running other programs: each call is shown first, and a failure names the program and status.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

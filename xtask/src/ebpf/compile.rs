@@ -17,7 +17,7 @@ const TARGET: &str = "bpfel-unknown-none";
 pub(super) fn compile(workspace: &Workspace, toolchain: &Toolchain, linker: &Path) -> Result<PathBuf> {
     let cargo = || clean(Cmd::new(toolchain.cargo())).env("RUSTC", toolchain.rustc()).dir(&workspace.root);
     // The folders below cargo's home must exist before they can be listed and renamed.
-    cargo().args(["fetch", "--locked", "--quiet"]).quiet().run()?;
+    cargo().args(["fetch", "--locked", "--quiet", "--target", TARGET]).quiet().run()?;
 
     let build = workspace.target.join("ebpf");
     let flags = flags(&remaps(workspace, toolchain)?);
@@ -50,7 +50,7 @@ fn decides_the_build(variable: &str) -> bool {
     // How to reach the registry, and how to print, is the machine's business.
     const HARMLESS: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_TERM_"];
     const DECISIVE: [&str; 6] = ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTDOC", "AYA_", "BPF_LINKER"];
-    // The last two come from rustup's `cargo run` and would make another compiler load that one's libraries.
+    // Both come from `cargo run` below rustup; another compiler would load the wrong libraries.
     const EXACT: [&str; 2] = ["RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"];
     let starts = |list: &[&str]| list.iter().any(|prefix| variable.starts_with(prefix));
     EXACT.contains(&variable) || (starts(&DECISIVE) && !starts(&HARMLESS))

@@ -32,7 +32,8 @@ impl Llvm {
         Self::look(major).with_context(|| format!("{package} is installed but no llvm-config of LLVM {major} is in PATH"))
     }
 
-    fn look(major: &str) -> Option<Self> {
+    /// The LLVM of this major version, if it is here with everything that is needed of it.
+    pub(super) fn look(major: &str) -> Option<Self> {
         let programs =
             [format!("/usr/lib/llvm-{major}/bin/llvm-config"), format!("llvm-config-{major}"), "llvm-config".to_owned()];
         programs.iter().find_map(|program| {
@@ -63,7 +64,10 @@ impl Llvm {
             .env("LLVM_PREFIX", &self.prefix)
             .env("CARGO_TARGET_DIR", &build)
             .run()
-            .context("bpf-linker links the kernel side; a C++ compiler, zlib and zstd are needed to build it (Debian: g++ zlib1g-dev libzstd-dev)")?;
+            .context(
+                "cannot build bpf-linker, which links the kernel side; it needs a C++ compiler, zlib \
+                 and zstd (Debian: g++ zlib1g-dev libzstd-dev)",
+            )?;
         // 300 MB that nobody needs again.
         let _ = fs::remove_dir_all(&build);
         Ok(linker)

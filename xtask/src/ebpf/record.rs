@@ -11,7 +11,7 @@ use crate::digest::sha256;
 use crate::workspace;
 
 const HEADER: &str = "\
-# How observer.bpf.o was built. Written by `cargo xtask ebpf`, compared by `cargo xtask ebpf --check`.
+# How observer.bpf.o was built: written by `cargo xtask ebpf`, compared by its --check.
 
 ";
 
@@ -60,11 +60,13 @@ impl Record {
     pub(super) fn verify(&self, object: &[u8], sources: &str) -> Result<()> {
         ensure!(
             sha256(object) == self.object,
-            "observer.bpf.o is not the object of its record: run `cargo xtask ebpf` and commit both files"
+            "observer.bpf.o is not the object of its record: \
+             run `cargo xtask ebpf` and commit both files"
         );
         ensure!(
             sources == self.sources,
-            "the sources of the kernel side changed after observer.bpf.o was built: run `cargo xtask ebpf` and commit what it writes"
+            "the sources of the kernel side changed after observer.bpf.o was built: \
+             run `cargo xtask ebpf` and commit what it writes"
         );
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::llvm::Llvm;
 use super::record::Tools;
 use crate::packages;
 use crate::process::Cmd;
@@ -29,20 +30,24 @@ pub(super) struct Version {
 }
 
 impl Toolchain {
-    /// The recorded compiler if it is here, else a nightly, else any other; Debian's is installed
-    /// if there is none.
+    /// The best of those that are here; Debian's is installed if there is none.
     pub(super) fn find(recorded: Option<&Tools>) -> Result<Self> {
         let mut usable = discover();
         if usable.is_empty() {
             packages::install(
                 &DEBIAN_PACKAGES,
-                "compile for the BPF target (or, with rustup: `rustup toolchain install nightly --component rust-src`)",
+                "compile for the BPF target \
+                 (or, with rustup: `rustup toolchain install nightly --component rust-src`)",
             )?;
             usable = discover();
         }
-        let best = usable.into_iter().min_by_key(|toolchain| rank(&toolchain.version, recorded));
+        let best = usable.into_iter().min_by_key(|toolchain| {
+            let version = &toolchain.version;
+            rank(version, recorded, Llvm::look(version.llvm_major()).is_some())
+        });
         let best = best.context(
-            "no Rust compiler here has its sources beside it: run `rustup component add rust-src --toolchain nightly`",
+            "no Rust compiler here has its sources beside it: \
+run `rustup component add rust-src --toolchain nightly`",
         )?;
         eprintln!("compiler: {} in {}", best.version.line, best.sysroot.display());
         Ok(best)
@@ -87,15 +92,12 @@ impl Version {
     }
 }
 
-/// Smaller is better. A nightly comes before a stable compiler: that it may use `-Z` is its purpose.
-fn rank(version: &Version, recorded: Option<&Tools>) -> u8 {
-    if recorded.is_some_and(|recorded| recorded.is_of(version)) {
-        0
-    } else if version.release.contains("nightly") {
-        1
-    } else {
-        2
-    }
+/// Smaller is better: the recorded compiler, then one whose LLVM is here (`has_llvm`) as nothing has
+/// to be installed for it, then a nightly, as `-Z` is what it is for.
+fn rank(version: &Version, recorded: Option<&Tools>, has_llvm: bool) -> (bool, bool, bool) {
+    let is_recorded = recorded.is_some_and(|recorded| recorded.is_of(version));
+    let is_nightly = version.release.contains("nightly");
+    (!is_recorded, !has_llvm, !is_nightly)
 }
 
 /// Every compiler here that has its sources, Debian's first.
@@ -143,7 +145,7 @@ LLVM version: 22.1.8
     }
 
     #[test]
-    fn the_recorded_compiler_wins_then_a_nightly() {
+    fn the_recorded_compiler_wins_then_one_with_its_llvm_then_a_nightly() {
         let nightly = Version { release: "1.97.0-nightly".to_owned(), line: "rustc 1.97.0-nightly".to_owned(), ..debian() };
         let recorded = Tools {
             rustc: debian().line,
@@ -152,7 +154,8 @@ LLVM version: 22.1.8
             bpf_linker: String::new(),
             linker_llvm: String::new(),
         };
-        assert!(rank(&debian(), Some(&recorded)) < rank(&nightly, Some(&recorded)));
-        assert!(rank(&nightly, None) < rank(&debian(), None));
+        assert!(rank(&debian(), Some(&recorded), false) < rank(&nightly, Some(&recorded), true));
+        assert!(rank(&debian(), None, true) < rank(&nightly, None, false));
+        assert!(rank(&nightly, None, true) < rank(&debian(), None, true));
     }
 }
