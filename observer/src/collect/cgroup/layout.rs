@@ -71,7 +71,8 @@ mod tests {
                 fs::write(path, "").unwrap();
             }
         }
-        let path = |name: Option<&str>| name.map(|name| if name == "." { root.path().to_owned() } else { root.path().join(name) });
+        let path =
+            |name: Option<&str>| name.map(|name| if name == "." { root.path().to_owned() } else { root.path().join(name) });
         let [v2, cpu, cpuacct] = expected.map(path);
         assert_eq!(find(root.path()).unwrap(), Layout { v2, cpu, cpuacct });
     }
@@ -79,7 +80,10 @@ mod tests {
     #[test]
     fn layouts() {
         check(&["cgroup.controllers", "cpu/cpu.shares"], [Some("."), None, None]);
-        check(&["cpu,cpuacct/cpu.shares", "cpu,cpuacct/cpuacct.usage", "cpu -> cpu,cpuacct"], [None, Some("cpu,cpuacct"), Some("cpu,cpuacct")]);
+        check(
+            &["cpu,cpuacct/cpu.shares", "cpu,cpuacct/cpuacct.usage", "cpu -> cpu,cpuacct"],
+            [None, Some("cpu,cpuacct"), Some("cpu,cpuacct")],
+        );
         check(&["cpu/cpu.cfs_quota_us", "cpuacct/cpuacct.usage", "memory/memory.stat"], [None, Some("cpu"), Some("cpuacct")]);
         check(&["a/cgroup.controllers", "unified/cgroup.controllers", "cpu/cpu.shares"], [Some("unified"), Some("cpu"), None]);
         check(&["real/cpu.shares", "cpu.shares.d/x", "systemd/tasks"], [None, Some("real"), None]);

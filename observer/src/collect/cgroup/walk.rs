@@ -171,7 +171,10 @@ impl Walker {
     fn cpu(&mut self, tree: &Tree<'_>, directory: BorrowedFd<'_>, inherited: Option<f64>) -> Option<CpuStat> {
         let known = self.value(tree, directory, "cpu.stat", stat::cpu_stat)?;
         // The directory of a cgroup that has ended looks empty; every living one has cgroup.procs.
-        if known.is_none() && tree.is_cgroupfs && matches!(statat(directory, c"cgroup.procs", AtFlags::empty()), Err(Errno::NOENT)) {
+        if known.is_none()
+            && tree.is_cgroupfs
+            && matches!(statat(directory, c"cgroup.procs", AtFlags::empty()), Err(Errno::NOENT))
+        {
             return None;
         }
         let mut cpu = known.unwrap_or_default();

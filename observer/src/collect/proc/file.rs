@@ -93,7 +93,8 @@ mod tests {
         let missing = read(Path::new("/proc/no\nsuch"), &mut buffer).unwrap_err();
         assert!(missing.is_missing());
         assert_eq!(missing.to_string(), r"/proc/no\x0asuch: No such file or directory (os error 2)");
-        let wrong = parse(Path::new("/proc/self/comm"), &mut buffer, |_| Err::<(), _>(Malformed::expected("a number", "\x1b[2J")));
+        let wrong =
+            parse(Path::new("/proc/self/comm"), &mut buffer, |_| Err::<(), _>(Malformed::expected("a number", "\x1b[2J")));
         assert_eq!(wrong.unwrap_err().to_string(), r#"/proc/self/comm: expected a number, found "\x1b[2J""#);
     }
 }

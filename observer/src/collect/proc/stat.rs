@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn numbers_of_offline_cpus_stay_free() {
-        let idle = |ticks: u64| Time { user: Some(0), nice: Some(0), system: Some(0), idle: Some(ticks * TICK), ..Time::default() };
+        let idle =
+            |ticks: u64| Time { user: Some(0), nice: Some(0), system: Some(0), idle: Some(ticks * TICK), ..Time::default() };
         check("cpu0 0 0 0 1\ncpu2 0 0 0 3\n", &Stat { cpus: vec![(0, idle(1)), (2, idle(3))], ..Stat::default() });
         check("cpu2 0 0 0 3\ncpu0 0 0 0 1\ncpu0 0 0 0 9\n", &Stat { cpus: vec![(0, idle(1)), (2, idle(3))], ..Stat::default() });
     }
