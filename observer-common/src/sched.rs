@@ -113,8 +113,11 @@ pod! {
         pub current_slot: u64,
         /// Look-ups that found no slot and were booked to [`Key::OTHER`].
         pub overflows: u64,
-        /// Keeps the tables on a cache line of their own.
-        pub reserved: [u64; 2],
+        /// Thread id of who runs now; 0 for the idle task.
+        pub current_pid: u64,
+        /// Switches that the kernel did not report: the task that leaves is not the one that was last seen to come. Of the dispatch in
+        /// between the run is known, the wait is not.
+        pub untraced: u64,
         /// The two generations' tables; the last slot of each is [`OTHER_SLOT`].
         pub tables: [[Slot; SLOTS + 1]; 2],
     }
@@ -132,6 +135,8 @@ pod! {
         pub task_cfs_rq: u64,
         /// `task_struct.sched_info.last_queued`.
         pub task_last_queued: u64,
+        /// `task_struct.sched_info.last_arrival`.
+        pub task_last_arrival: u64,
         /// `task_struct.cgroups`.
         pub task_cgroups: u64,
         /// `cfs_rq.rq`.

@@ -42,10 +42,10 @@ fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
 pub(crate) struct Task(pub(crate) *const c_void);
 
 impl Task {
-    /// The idle task has pid 0.
+    /// The thread's id; 0 for the idle task.
     #[inline(always)]
-    pub(crate) fn is_idle(self) -> bool {
-        load::<u32>(self.0, offset!(task_pid)) == 0
+    pub(crate) fn pid(self) -> u64 {
+        u64::from(load::<u32>(self.0, offset!(task_pid)))
     }
 
     /// Low word of the task's state; 0 is runnable.
@@ -65,6 +65,12 @@ impl Task {
     #[inline(always)]
     pub(crate) fn last_queued(self) -> u64 {
         load(self.0, offset!(task_last_queued))
+    }
+
+    /// Run-queue clock when it was last dispatched.
+    #[inline(always)]
+    pub(crate) fn last_arrival(self) -> u64 {
+        load(self.0, offset!(task_last_arrival))
     }
 
     /// Its cgroup: the default hierarchy's if that is not the root, else that of the v1 `cpu` hierarchy if that is not the root, else

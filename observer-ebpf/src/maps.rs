@@ -45,7 +45,9 @@ impl Cpu {
         current / set_current,
         current_generation / set_current_generation,
         current_slot / set_current_slot,
-        overflows / set_overflows
+        current_pid / set_current_pid,
+        overflows / set_overflows,
+        untraced / set_untraced
     );
 
     /// The slot with this index in the table of a generation.
@@ -127,12 +129,18 @@ impl SlotRef {
         unsafe { (*self.0).parent = parent }
     }
 
-    /// Books a run that ended.
+    /// Books the time of a run.
     #[inline(always)]
-    pub(crate) fn ran(self, time: u64, preempted: bool) {
+    pub(crate) fn ran(self, time: u64) {
+        // SAFETY: as above.
+        unsafe { (*self.0).run += time }
+    }
+
+    /// Books how a run ended.
+    #[inline(always)]
+    pub(crate) fn left(self, preempted: bool) {
         // SAFETY: as above.
         unsafe {
-            (*self.0).run += time;
             if preempted {
                 (*self.0).preempted += 1;
             } else {

@@ -14,7 +14,7 @@ use observer_common::latency;
 use observer_common::sched::{Key, OTHER_SLOT};
 
 use crate::kernel::{self, Task};
-use crate::maps::Cpu;
+use crate::maps::{Cpu, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 #[btf_tracepoint(function = "sched_switch")]
@@ -26,47 +26,89 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let Some(cpu) = Cpu::get(run_queue.cpu()) else { return 0 };
     let generation = cpu.generation();
 
-    leave(&ctx, cpu, generation, prev, now);
-    if next.is_idle() {
+    let since = cpu.since();
+    if cpu.current_pid() == prev.pid() {
+        leave(&ctx, cpu, generation, prev, now - since);
+    } else if since != 0 {
+        untraced(&ctx, cpu, generation, prev, since, now);
+    }
+    let pid = next.pid();
+    cpu.set_current_pid(pid);
+    cpu.set_since(now);
+    if pid == 0 {
         cpu.set_current(Key::NONE.0);
     } else {
-        enter(&ctx, cpu, generation, next, now);
+        let slot = enter(&ctx, cpu, generation, next);
+        let queued = next.last_queued();
+        if queued != 0 {
+            // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
+            let wait = if now > queued { now - queued } else { 0 };
+            slot.waited(wait, latency::bucket(wait));
+        }
     }
-    cpu.set_since(now);
     0
 }
 
-/// The run of the leaving task ends. It is booked to the cgroup in which the task was dispatched.
+/// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched.
 #[inline(always)]
-fn leave(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, now: u64) {
-    let current = Key(cpu.current());
-    if current == Key::NONE {
+fn leave(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, time: u64) {
+    if cpu.current() == Key::NONE.0 {
         return;
     }
-    let slot = if cpu.current_generation() == generation {
-        cpu.slot(generation, cpu.current_slot())
-    } else {
-        // User space has begun a new generation since the dispatch.
-        let (index, slot, fresh) = cpu.find(generation, current);
-        if fresh {
-            let cgroup = prev.cgroup();
-            if index == OTHER_SLOT as u64 {
-                table_full(ctx);
-            } else if cgroup.key == current {
-                slot.set_parent(cgroup.parent());
-            }
-        }
-        slot
-    };
-    let preempt: u64 = ctx.arg(0);
-    let state = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
-    slot.ran(now - cpu.since(), preempt & 1 != 0 || state == 0);
+    let slot = current(ctx, cpu, generation, prev);
+    slot.ran(time);
+    slot.left(is_preempted(ctx, prev));
 }
 
-/// The next task is dispatched: its wait, if it waited, ends.
+/// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of tasks
+/// that they protect). The kernel's own stamp of the dispatch divides the time; only the wait before that dispatch is lost.
+#[cold]
 #[inline(always)]
-fn enter(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, next: Task, now: u64) {
-    let cgroup = next.cgroup();
+fn untraced(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, since: u64, now: u64) {
+    cpu.set_untraced(cpu.untraced() + 1);
+    let arrival = prev.last_arrival();
+    let divided = if prev.pid() == 0 || arrival < since || arrival > now { now } else { arrival };
+    if cpu.current() != Key::NONE.0 {
+        current(ctx, cpu, generation, prev).ran(divided - since);
+    }
+    if prev.pid() != 0 {
+        let slot = enter(ctx, cpu, generation, prev);
+        slot.ran(now - divided);
+        slot.left(is_preempted(ctx, prev));
+    }
+}
+
+/// The slot of who was dispatched last.
+#[inline(always)]
+fn current(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task) -> SlotRef {
+    if cpu.current_generation() == generation {
+        return cpu.slot(generation, cpu.current_slot());
+    }
+    // User space has begun a new generation since the dispatch.
+    let key = Key(cpu.current());
+    let (index, slot, fresh) = cpu.find(generation, key);
+    if fresh {
+        let cgroup = prev.cgroup();
+        if index == OTHER_SLOT as u64 {
+            table_full(ctx);
+        } else if cgroup.key == key {
+            slot.set_parent(cgroup.parent());
+        }
+    }
+    slot
+}
+
+#[inline(always)]
+fn is_preempted(ctx: &BtfTracePointContext, prev: Task) -> bool {
+    let preempt: u64 = ctx.arg(0);
+    let state = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
+    preempt & 1 != 0 || state == 0
+}
+
+/// A task is dispatched.
+#[inline(always)]
+fn enter(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, task: Task) -> SlotRef {
+    let cgroup = task.cgroup();
     let (index, slot, fresh) = cpu.find(generation, cgroup.key);
     if fresh {
         if index == OTHER_SLOT as u64 {
@@ -76,15 +118,10 @@ fn enter(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, next: Task, now:
         }
     }
     slot.dispatched();
-    let queued = next.last_queued();
-    if queued != 0 {
-        // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
-        let wait = if now > queued { now - queued } else { 0 };
-        slot.waited(wait, latency::bucket(wait));
-    }
     cpu.set_current(cgroup.key.0);
     cpu.set_current_slot(index);
     cpu.set_current_generation(generation);
+    slot
 }
 
 /// Once a CPU and generation at the most.

@@ -48,6 +48,12 @@ impl Hook {
         }
     }
 
+    pub(super) fn without_barrier(&mut self) {
+        if let Hook::On(on) = self {
+            on.programs.sched.without_barrier();
+        }
+    }
+
     /// Ends a generation of the tables.
     pub(super) fn turn(&mut self) {
         let Hook::On(on) = self else { return };
@@ -79,7 +85,8 @@ impl Hook {
             Hook::Off(reason) => (State::Off(reason.clone()), None),
             Hook::On(on) => (on.state(online), Some(duration)),
         };
-        Source { name: "sched", state, duration, dropped: self.overflows().unwrap_or(0) }
+        let dropped = self.overflows().unwrap_or(0) + self.untraced().unwrap_or(0);
+        Source { name: "sched", state, duration, dropped }
     }
 
     pub(super) fn cpu(&self, number: u32) -> Option<Arc<Sched>> {
@@ -98,6 +105,14 @@ impl Hook {
     pub(super) fn overflows(&self) -> Option<u64> {
         match self {
             Hook::On(on) => Some(on.programs.sched.overflows()),
+            Hook::Off(_) => None,
+        }
+    }
+
+    /// Switches that the kernel did not report.
+    pub(super) fn untraced(&self) -> Option<u64> {
+        match self {
+            Hook::On(on) => Some(on.programs.sched.untraced()),
             Hook::Off(_) => None,
         }
     }

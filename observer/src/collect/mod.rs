@@ -60,6 +60,11 @@ impl Collector {
         self.hook = Hook::off("the programs are being attached");
     }
 
+    /// Reads the hook's tables as on a kernel without `membarrier`: for tests.
+    pub fn without_barrier(&mut self) {
+        self.hook.without_barrier();
+    }
+
     /// Reads everything once. The moment of the sample is that at which the hook's tables change hands.
     pub fn collect(&mut self) -> Sample {
         let mut health = Health::default();
@@ -85,6 +90,7 @@ impl Collector {
             host.tasks = stat.tasks;
         }
         host.table_full = self.hook.overflows();
+        host.untraced = self.hook.untraced();
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
         let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
         let cpus = cpus.iter().map(cpu).collect();

@@ -19,6 +19,8 @@ pub struct Host {
     pub context_switches: Option<u64>,
     /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
     pub table_full: Option<u64>,
+    /// Switches that the kernel did not report to the scheduler hook.
+    pub untraced: Option<u64>,
 }
 
 /// Memory of the machine in bytes. The states partition the total.
@@ -123,8 +125,12 @@ pub static DROPPED: Metric<Host> = Metric::new(
     "observer.events.dropped",
     "DROPPED",
     Unit::Count("event"),
-    "What was not booked where it belongs, by cause; table_full: more cgroups than slots ran on a CPU between two readings, booked to ~other.",
-    Read::Counter(&[Part { attributes: &[("observer.drop.cause", "table_full")], read: |h| h.table_full }]),
+    "What was lost, by cause; table_full: more cgroups than slots ran on a CPU between two readings, they are booked to ~other; \
+     untraced: the kernel did not report a switch, the wait of the task that came is missing, its run time is not.",
+    Read::Counter(&[
+        Part { attributes: &[("observer.drop.cause", "table_full")], read: |h| h.table_full },
+        Part { attributes: &[("observer.drop.cause", "untraced")], read: |h| h.untraced },
+    ]),
 );
 
 /// In order of importance.

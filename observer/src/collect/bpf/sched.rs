@@ -92,7 +92,15 @@ impl Tables {
 
     /// Look-ups that found no slot, since the hook was attached; their counts are booked to [`Key::OTHER`](observer_common::sched::Key).
     pub fn overflows(&self) -> u64 {
-        let offset = offset_of!(CpuState, overflows);
+        self.sum(offset_of!(CpuState, overflows))
+    }
+
+    /// Switches that the kernel did not report, since the hook was attached ([`CpuState::untraced`]).
+    pub fn untraced(&self) -> u64 {
+        self.sum(offset_of!(CpuState, untraced))
+    }
+
+    fn sum(&self, offset: usize) -> u64 {
         let words = (0..self.cpus).filter_map(|cpu| self.mapping.word(self.offset(cpu) + offset));
         words.map(|word| word.load(Ordering::Relaxed)).sum()
     }

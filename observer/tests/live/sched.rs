@@ -1,0 +1,330 @@
+//! The scheduler hook against the kernel's own numbers.
+//!
+//! Every window is bracketed exactly: it begins and ends while all tasks of the cgroup sleep or are zombies, so that nothing is open.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use observer::collect::{Collector, Roots};
+use observer::model::{Cgroup, Sample, Sched, State};
+
+use super::Test;
+use super::cgroups::{TestCgroup, cpu_root, v2_root};
+use super::launcher::{Launcher, Truth};
+
+/// All tests of this family.
+pub(crate) fn trials() -> Vec<Test> {
+    vec![
+        ("sched::spinners_agree_with_schedstat", spinners_agree_with_schedstat),
+        ("sched::sleepers_agree_with_schedstat", sleepers_agree_with_schedstat),
+        ("sched::unpinned_tasks_lose_no_dispatch", unpinned_tasks_lose_no_dispatch),
+        ("sched::v1_cgroup_has_its_own_row", v1_cgroup_has_its_own_row),
+        ("sched::churning_cgroups_lose_nothing", churning_cgroups_lose_nothing),
+        ("sched::churning_cgroups_lose_nothing_without_a_barrier", churning_cgroups_lose_nothing_without_a_barrier),
+        ("sched::what_does_not_fit_is_named_and_counted", what_does_not_fit_is_named_and_counted),
+        ("sched::rows_of_cpus_and_of_the_root_agree", rows_of_cpus_and_of_the_root_agree),
+    ]
+}
+
+fn collector() -> Result<Collector, String> {
+    let mut collector = Collector::new(Roots::default());
+    collector.attach();
+    let sample = collector.collect();
+    let sched = sample.sources.iter().find(|source| source.name == "sched").ok_or("no health of sched")?;
+    match &sched.state {
+        State::On => Ok(collector),
+        other => Err(format!("the hook is not on: {other:?}")),
+    }
+}
+
+fn row<'a>(sample: &'a Sample, path: &str) -> Result<&'a Cgroup, String> {
+    sample.cgroups.iter().find(|row| row.path == path).ok_or(format!("no row {path}"))
+}
+
+fn sched(sample: &Sample, path: &str) -> Result<Arc<Sched>, String> {
+    row(sample, path)?.sched.clone().ok_or(format!("no counts for {path}"))
+}
+
+/// What was counted for a cgroup while its tasks did what the kernel says they did.
+struct Window {
+    counted: Sched,
+    truth: Truth,
+    stolen: u64,
+    /// Switches on the whole machine that the kernel did not report.
+    untraced: u64,
+}
+
+impl Window {
+    /// Runs a load in a fresh cgroup of a hierarchy. `load` starts workers and returns their pids.
+    fn of(root: &Path, cpu: Option<usize>, load: impl Fn(&mut Launcher) -> Result<Vec<u32>, String>) -> Result<Window, String> {
+        let cgroup = TestCgroup::new(root, "window").map_err(|error| error.to_string())?;
+        let mut collector = collector()?;
+        let mut launcher = Launcher::start(cgroup.directory(), cpu)?;
+        let before = launcher.quiet()?;
+        let was = collector.collect();
+        let counted_before = sched(&was, &cgroup.path())?;
+
+        let mut truth = Truth::default();
+        for pid in load(&mut launcher)? {
+            truth.add(launcher.finished(pid)?);
+        }
+        truth.add(launcher.quiet()?.since(before));
+        let is = collector.collect();
+        let counted = sched(&is, &cgroup.path())?;
+        let id = row(&is, &cgroup.path())?.id.number();
+        if id != cgroup.id().map_err(|error| error.to_string())? {
+            return Err(format!("the row's id is {id}"));
+        }
+        let window = Window {
+            counted: difference(&counted, &counted_before)?,
+            truth,
+            stolen: stolen(&is) - stolen(&was),
+            untraced: untraced(&is) - untraced(&was),
+        };
+        launcher.reap()?;
+        Ok(window)
+    }
+
+    /// Every number is the kernel's to the last nanosecond; but where the kernel did not report a switch, up to so many waits may be
+    /// missing, never more, and none may be too much.
+    fn exactly(&self) -> Result<String, String> {
+        let Window { counted, truth, untraced, .. } = self;
+        let missing = self.dispatches()?;
+        let (ours, kernels) = (counted.latency.sum, truth.run_delay);
+        if ours > kernels || (missing == 0 && ours != kernels) {
+            return Err(format!("waited {ours} ns, the kernel says {kernels}"));
+        }
+        Ok(format!(
+            "{} of {} waits, {ours} of {kernels} ns, {} of {} preemptions ({untraced} switches of the machine were not reported)",
+            counted.latency.count(),
+            truth.pcount,
+            counted.preempted,
+            truth.preempted
+        ))
+    }
+
+    /// Numbers of dispatches and switches, which hold for tasks that migrate, too. Returns how many waits are missing.
+    fn dispatches(&self) -> Result<u64, String> {
+        let Window { counted, truth, untraced, .. } = self;
+        let pairs = [
+            ("waits in the histogram", counted.latency.count(), truth.pcount),
+            ("preempted", counted.preempted, truth.preempted),
+            ("voluntary", counted.voluntary, truth.voluntary),
+            ("runs that ended", counted.preempted + counted.voluntary, counted.runs),
+        ];
+        match pairs.into_iter().find(|(_, ours, all)| ours > all || all - ours > *untraced) {
+            Some((what, ours, all)) => {
+                Err(format!("{what}: {ours} of {all}, {untraced} switches not reported ({counted:?}; {truth:?})"))
+            }
+            None => Ok(truth.pcount - counted.latency.count()),
+        }
+    }
+
+    /// On-CPU time is wall time on the run queue's clock: what the hypervisor stole is inside, in sum_exec_runtime it is not.
+    fn on_cpu(&self, permille: u64) -> Result<String, String> {
+        let (ours, kernels) = (self.counted.run, self.truth.exec);
+        let slack = kernels * permille / 1000;
+        if ours + slack < kernels || ours > kernels + slack + self.stolen {
+            return Err(format!("on CPU {ours} ns, the kernel says {kernels} and {} stolen", self.stolen));
+        }
+        let off = (ours as f64 / kernels as f64 - 1.0) * 100.0;
+        Ok(format!("on CPU {ours} ns, the kernel's {kernels} ({off:+.3} %; {} ns stolen on the machine)", self.stolen))
+    }
+}
+
+fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
+    Ok(Sched {
+        run: is.run - was.run,
+        runs: is.runs - was.runs,
+        preempted: is.preempted - was.preempted,
+        voluntary: is.voluntary - was.voluntary,
+        latency: is.latency.since(&was.latency).ok_or("a histogram that went backwards")?,
+    })
+}
+
+fn untraced(sample: &Sample) -> u64 {
+    sample.host.untraced.unwrap_or(0)
+}
+
+/// Steal of all CPUs, rounded up by a tick each, and the interrupts, which the run queue's clock contains as well.
+fn stolen(sample: &Sample) -> u64 {
+    sample.cpus.iter().map(|cpu| cpu.time.steal.unwrap_or(0) + cpu.time.interrupt.unwrap_or(0) + 10_000_000).sum()
+}
+
+fn v2() -> Result<std::path::PathBuf, String> {
+    v2_root().ok_or("no v2 hierarchy is mounted".into())
+}
+
+/// Three spinners fight for one CPU: long waits, many preemptions.
+fn spinners_agree_with_schedstat() -> Result<String, String> {
+    let window = Window::of(&v2()?, Some(0), |launcher| (0..3).map(|_| launcher.work("spin 3000")).collect())?;
+    let (exactly, on_cpu) = (window.exactly()?, window.on_cpu(2)?);
+    Ok(format!("{exactly}; {on_cpu}"))
+}
+
+/// Tasks that sleep and wake thousands of times: short waits.
+fn sleepers_agree_with_schedstat() -> Result<String, String> {
+    let window = Window::of(&v2()?, Some(1 % cpus()), |launcher| (0..4).map(|_| launcher.work("mix 1500")).collect())?;
+    window.exactly()
+}
+
+/// When the kernel moves a waiting task it books the wait so far by itself; dispatches and switches must agree all the same.
+fn unpinned_tasks_lose_no_dispatch() -> Result<String, String> {
+    let window = Window::of(&v2()?, None, |launcher| (0..6).map(|_| launcher.work("mix 1500")).collect())?;
+    window.dispatches()?;
+    let (ours, kernels) = (window.counted.latency.sum, window.truth.run_delay);
+    if ours > kernels {
+        return Err(format!("waited {ours} ns, more than the kernel's {kernels}"));
+    }
+    Ok(format!("{} dispatches; {} of {kernels} ns waited were before a migration", window.truth.pcount, kernels - ours))
+}
+
+fn v1_cgroup_has_its_own_row() -> Result<String, String> {
+    let Some(root) = cpu_root() else { return Ok("not exercised: no v1 cpu hierarchy is mounted here".into()) };
+    let window = Window::of(&root, Some(0), |launcher| (0..2).map(|_| launcher.work("spin 500")).collect())?;
+    window.exactly()
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn churning_cgroups_lose_nothing() -> Result<String, String> {
+    churn(collector()?)
+}
+
+fn churning_cgroups_lose_nothing_without_a_barrier() -> Result<String, String> {
+    let mut collector = collector()?;
+    collector.without_barrier();
+    churn(collector)
+}
+
+/// Hundreds of cgroups are born, worked in and removed while samples are taken every 50 ms: their parent's row misses nothing.
+fn churn(mut collector: Collector) -> Result<String, String> {
+    const CGROUPS: usize = 300;
+    let parent = TestCgroup::new(&v2()?, "churn").map_err(|error| error.to_string())?;
+    let mut launcher = Launcher::start(parent.directory(), Some(0))?;
+    let before = launcher.quiet()?;
+    let was = collector.collect();
+    let counted_before = sched(&was, &parent.path())?;
+
+    let (done, ended) = std::sync::mpsc::channel();
+    let directory = parent.directory().to_owned();
+    let driver = std::thread::spawn(move || {
+        let result = drive(&mut launcher, &directory, CGROUPS);
+        let _ = done.send(());
+        result.map(|truth| (truth, launcher))
+    });
+    let mut samples = 0;
+    while ended.recv_timeout(Duration::from_millis(50)).is_err() {
+        collector.collect();
+        samples += 1;
+    }
+    let (mut truth, launcher) = driver.join().map_err(|_| "the driver panicked")??;
+    truth.add(launcher.quiet()?.since(before));
+    let sample = collector.collect();
+    let window = Window {
+        counted: difference(&*sched(&sample, &parent.path())?, &counted_before)?,
+        truth,
+        stolen: 0,
+        untraced: untraced(&sample) - untraced(&was),
+    };
+    let exactly = window.exactly()?;
+    let lost = sample.host.table_full.unwrap_or(0);
+    if lost > 0 || row(&sample, "~gone").is_ok() {
+        return Err(format!("{lost} did not fit, ~gone {:?}", row(&sample, "~gone").map(|row| row.sched.clone())));
+    }
+    Ok(format!("{CGROUPS} cgroups, {samples} samples meanwhile: {exactly}"))
+}
+
+/// One cgroup after the other, four workers at a time; returns what the dead did.
+fn drive(launcher: &mut Launcher, parent: &Path, cgroups: usize) -> Result<Truth, String> {
+    let mut truth = Truth::default();
+    for batch in 0..cgroups / 4 {
+        let directories: Vec<_> = (0..4).map(|i| parent.join(format!("{batch}-{i}"))).collect();
+        let mut pids = Vec::new();
+        for directory in &directories {
+            fs::create_dir(directory).map_err(|error| error.to_string())?;
+            pids.push(launcher.work(&format!("visit {} 3", directory.display()))?);
+        }
+        for pid in pids {
+            truth.add(launcher.finished(pid)?);
+        }
+        launcher.reap()?;
+        for directory in &directories {
+            fs::remove_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+    }
+    Ok(truth)
+}
+
+/// More cgroups run on one CPU within one interval than a table has slots: the rest is `~other`, counted, and nothing is lost.
+fn what_does_not_fit_is_named_and_counted() -> Result<String, String> {
+    const CGROUPS: usize = 560;
+    let parent = TestCgroup::new(&v2()?, "full").map_err(|error| error.to_string())?;
+    let mut launcher = Launcher::start(parent.directory(), Some(0))?;
+    let mut collector = collector()?;
+    let before = launcher.quiet()?;
+    let was = collector.collect();
+    let counted_before = sched(&was, &parent.path())?;
+
+    let mut truth = Truth::default();
+    for batch in 0..CGROUPS / 8 {
+        let mut pids = Vec::new();
+        for i in 0..8 {
+            let directory = parent.directory().join(format!("{batch}-{i}"));
+            fs::create_dir(&directory).map_err(|error| error.to_string())?;
+            pids.push(launcher.work(&format!("visit {} 1", directory.display()))?);
+        }
+        for pid in pids {
+            truth.add(launcher.finished(pid)?);
+        }
+        launcher.reap()?;
+    }
+    truth.add(launcher.quiet()?.since(before));
+    let sample = collector.collect();
+    let here = difference(&*sched(&sample, &parent.path())?, &counted_before)?;
+    let other = sched(&sample, "~other")?;
+    let lost = sample.host.table_full.unwrap_or(0);
+    let waits = here.latency.count() + other.latency.count() + untraced(&sample) - untraced(&was);
+    // Others' tasks may be in ~other, too, hence at least.
+    if lost == 0 || here.latency.count() >= truth.pcount || waits < truth.pcount {
+        return Err(format!(
+            "{lost} did not fit; {} + {} waits, the kernel says {}",
+            here.latency.count(),
+            other.latency.count(),
+            truth.pcount
+        ));
+    }
+    let state = sample.sources.iter().find(|source| source.name == "sched").map(|source| (source.state.clone(), source.dropped));
+    match state {
+        Some((State::Degraded(_), dropped)) if dropped == lost + untraced(&sample) => {
+            Ok(format!("{lost} look-ups found no slot; {} waits of {} in ~other", other.latency.count(), waits))
+        }
+        other => Err(format!("health says {other:?}")),
+    }
+}
+
+/// The same switches, booked by CPU and by cgroup.
+fn rows_of_cpus_and_of_the_root_agree() -> Result<String, String> {
+    let mut collector = collector()?;
+    let cgroup = TestCgroup::new(&v2()?, "sum").map_err(|error| error.to_string())?;
+    let mut launcher = Launcher::start(cgroup.directory(), None)?;
+    let pids: Vec<u32> = (0..4).map(|_| launcher.work("mix 500")).collect::<Result<_, _>>()?;
+    for pid in pids {
+        launcher.finished(pid)?;
+    }
+    launcher.reap()?;
+    let sample = collector.collect();
+    let mut cpus = Sched::default();
+    for cpu in &sample.cpus {
+        cpus.add(cpu.sched.as_ref().ok_or("a CPU without counts")?);
+    }
+    let root = sched(&sample, "/")?;
+    if *root != cpus || root.runs == 0 {
+        return Err(format!("root {} runs, {} ns; CPUs {} runs, {} ns", root.runs, root.run, cpus.runs, cpus.run));
+    }
+    Ok(format!("{} runs of {} ns in both", root.runs, root.run))
+}
