@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod proc;
 pub mod roots;
+pub mod support;
 
 use std::time::{Instant, SystemTime};
 
