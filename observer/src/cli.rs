@@ -216,7 +216,11 @@ pub fn one_line(error: &clap::Error) -> String {
     let rendered = error.render().to_string();
     let lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
     let said = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
-    let joined = said.map(|line| line.trim_start_matches("error: ").trim_start_matches("tip: ")).collect::<Vec<_>>().join("; ");
+    let joined = said
+        .map(|line| line.trim_start_matches("error: ").trim_start_matches("tip: "))
+        .collect::<Vec<_>>()
+        .join("; ")
+        .replace(":; ", ": ");
     format!("{joined}; see observer --help")
 }
 
@@ -258,6 +262,8 @@ mod tests {
         let message = |line: &str| one_line(&Cli::try_parse_from(line.split(' ')).unwrap_err());
         let unknown = message("observer dump --cuont 1");
         assert!(unknown.contains("'--cuont'") && unknown.contains("'--count'") && !unknown.contains('\n'), "{unknown}");
+        let missing = message("observer config");
+        assert!(missing.contains("not provided: <--print-default|--check>; see"), "{missing}");
         let kind = message("observer dump --entity pod");
         assert!(kind.contains("host, cpu, cgroup, source"), "{kind}");
     }

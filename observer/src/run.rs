@@ -3,7 +3,6 @@
 
 mod collecting;
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +92,8 @@ fn dashboard(config: &Config) -> Result<(), Failure> {
     log_to(config, false)?;
     let (collecting, snapshots) = Collecting::start(config, Begin::AtOnce)?;
     runtime()?.block_on(tui(config, snapshots))?;
-    collecting.finish()?;
+    // Who leaves the dashboard does not wait for a reading, or for programs that are just being attached.
+    collecting.stop()?;
     Ok(())
 }
 
@@ -142,7 +142,7 @@ fn dump(options: &Dump, config: &Config) -> Result<(), Failure> {
                 collecting.finish()
             }
             () = shutdown => {
-                collecting.stop();
+                collecting.stop()?;
                 tokio::time::timeout(GRACE, printed).await.map_or(Ok(()), |result| Ok(result??))
             }
         }
@@ -179,7 +179,13 @@ fn configured_with_file(cli: &Cli) -> Result<(Config, Option<config::File>), Fai
     let variable = std::env::var_os("OBSERVER_CONFIG").filter(|value| !value.is_empty());
     let named = cli.shared.config.as_deref().or(variable.as_deref().map(Path::new));
     let file = config::File::read(named)?;
-    let env = |name: &str| std::env::var_os(name).map(|value: OsString| value.to_string_lossy().into_owned());
+    // Variables that other programs share count only where they matter: what one of those programs reads differently must not keep
+    // the dashboard from opening.
+    let exports = matches!(cli.command, Some(Command::Export(_) | Command::Config(_)));
+    let env = |name: &str| {
+        let value = std::env::var_os(name).filter(|_| exports || !name.starts_with("OTEL_"))?;
+        Some(value.to_string_lossy().into_owned())
+    };
     let config = config::resolve(&cli.settings(), &env, file.as_ref())?;
     Ok((config, file))
 }

@@ -56,8 +56,10 @@ impl Collecting {
         Ok((Collecting { thread, running }, receiver))
     }
 
-    /// Asks the thread to end. It ends at once, unless it waits for room in the channel.
-    pub(super) fn stop(self) {}
+    /// Asks the thread to end and does not wait for it; an error when it had broken down before.
+    pub(super) fn stop(self) -> anyhow::Result<()> {
+        if self.thread.is_finished() { self.finish() } else { Ok(()) }
+    }
 
     /// Waits for the end of a thread whose receiver is gone; an error when it broke down.
     pub(super) fn finish(self) -> anyhow::Result<()> {
@@ -243,6 +245,21 @@ mod tests {
         assert!(is > 3, "{is}");
         drop(receiver);
         collecting.finish().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_broke_down_is_told() {
+        struct Broken;
+        impl Sampler for Broken {
+            fn attach(&mut self) {}
+
+            fn collect(&mut self) -> Sample {
+                panic!("on purpose, by a test")
+            }
+        }
+        let (collecting, mut receiver) = Collecting::spawn(Duration::from_secs(1), Begin::Attached, || Broken).unwrap();
+        assert!(receiver.blocking_recv().is_none());
+        assert!(collecting.finish().is_err());
     }
 
     #[test]
