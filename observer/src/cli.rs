@@ -92,10 +92,10 @@ pub struct Tui {
 /// `observer export`.
 #[derive(Args, Debug)]
 pub struct Export {
-    /// Where the receiver listens [env: OTEL_EXPORTER_OTLP_ENDPOINT] [default: port 4317 or 4318 of this machine]
+    /// Where the receiver listens [env: OTEL_EXPORTER_OTLP_ENDPOINT] [default: port 4318, or 4317 for grpc, of this machine]
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
-    /// How to speak to it [env: OTEL_EXPORTER_OTLP_PROTOCOL] [default: grpc]
+    /// How to speak to it [env: OTEL_EXPORTER_OTLP_PROTOCOL] [default: http/protobuf]
     #[arg(long, value_parser = PossibleValuesParser::new(Protocol::ALL.map(Protocol::name)))]
     pub protocol: Option<String>,
 }

@@ -74,15 +74,14 @@ impl Level {
 pub struct Export {
     /// URL of the receiver; without one, the protocol's default port on this machine.
     pub endpoint: Option<String>,
-    /// How to speak to it.
-    pub protocol: Protocol,
+    /// How to speak to it; `http/protobuf` without one.
+    pub protocol: Option<Protocol>,
 }
 
 /// The transports of OTLP, named as OpenTelemetry names them.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     /// `grpc`.
-    #[default]
     Grpc,
     /// `http/protobuf`.
     Http,
@@ -218,8 +217,8 @@ pub static SETTINGS: &[Setting] = &[
         key: "export.endpoint",
         flag: "--endpoint",
         env: "OTEL_EXPORTER_OTLP_ENDPOINT",
-        help: "URL of the OTLP receiver; without, port 4317 (grpc) or 4318 (http/protobuf) of this machine.",
-        form: Form::Text("http://localhost:4317"),
+        help: "URL of the OTLP receiver; without, port 4318 (http/protobuf) or 4317 (grpc) of this machine.",
+        form: Form::Text("http://localhost:4318"),
         set: |config, value| url(value).map(|url| config.export.endpoint = Some(url)),
         show: |config| config.export.endpoint.clone(),
     },
@@ -227,10 +226,10 @@ pub static SETTINGS: &[Setting] = &[
         key: "export.protocol",
         flag: "--protocol",
         env: "OTEL_EXPORTER_OTLP_PROTOCOL",
-        help: "How to speak to it: grpc or http/protobuf.",
-        form: Form::Text("grpc"),
-        set: |config, value| word(value, &Protocol::ALL, Protocol::name).map(|protocol| config.export.protocol = protocol),
-        show: |config| Some(config.export.protocol.name().into()),
+        help: "How to speak to it: http/protobuf, as without, or grpc.",
+        form: Form::Text("http/protobuf"),
+        set: |config, value| word(value, &Protocol::ALL, Protocol::name).map(|protocol| config.export.protocol = Some(protocol)),
+        show: |config| Some(config.export.protocol?.name().into()),
     },
     Setting {
         key: "tui.plain",
@@ -356,7 +355,8 @@ fn folder(value: &str) -> Result<PathBuf, String> {
 }
 
 fn url(value: &str) -> Result<String, String> {
-    let has_host = ["http://", "https://"].iter().any(|scheme| value.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+    let (scheme, rest) = value.split_once("://").unwrap_or_default();
+    let has_host = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) && !rest.is_empty();
     if has_host { Ok(value.into()) } else { Err("is not a URL: write it as http://host:port or https://host:port".into()) }
 }
 

@@ -103,10 +103,14 @@ fn the_printed_default_is_the_default() {
     for setting in SETTINGS {
         assert!(text.contains(setting.flag) && text.contains(setting.env) && text.contains(setting.help), "{}", setting.key);
     }
-    let uncommented = text.replace("# file =", "file =").replace("# endpoint =", "endpoint =");
+    let uncommented =
+        text.replace("# file =", "file =").replace("# endpoint =", "endpoint =").replace("# protocol =", "protocol =");
     let file = File { path: "examples".into(), text: uncommented };
     let config = resolve(&[], &|_| None, Some(&file)).unwrap();
-    assert!(config.log.file.is_some() && config.export.endpoint.is_some(), "the commented examples are valid, too");
+    assert!(
+        config.log.file.is_some() && config.export.endpoint.is_some() && config.export.protocol.is_some(),
+        "the commented examples are valid, too"
+    );
 }
 
 #[test]

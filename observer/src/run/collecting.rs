@@ -70,6 +70,8 @@ impl Collecting {
 
 /// What the thread reads: all sources, or in tests a stand-in.
 trait Sampler {
+    /// Something is read before [`Sampler::attach`].
+    fn will_attach(&mut self) {}
     fn attach(&mut self);
     fn collect(&mut self) -> Sample;
 }
@@ -80,6 +82,12 @@ struct Sources {
 }
 
 impl Sampler for Sources {
+    fn will_attach(&mut self) {
+        if self.bpf {
+            self.collector.will_attach();
+        }
+    }
+
     fn attach(&mut self) {
         if self.bpf {
             self.collector.attach();
@@ -120,8 +128,9 @@ impl<S: Sampler> Loop<S> {
 
     /// When the first sample was taken, and it; `None` when nobody waits for more.
     fn begin(&mut self) -> Option<(Instant, Arc<Sample>)> {
-        if self.begin == Begin::Attached {
-            self.sampler.attach();
+        match self.begin {
+            Begin::AtOnce => self.sampler.will_attach(),
+            Begin::Attached => self.sampler.attach(),
         }
         let began = Instant::now();
         let first = Arc::new(self.sampler.collect());
