@@ -5,6 +5,7 @@ pub mod cgroup;
 mod hook;
 pub mod proc;
 pub mod roots;
+pub mod support;
 
 use std::time::{Instant, SystemTime};
 

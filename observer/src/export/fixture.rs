@@ -1,0 +1,73 @@
+//! A snapshot that has one of everything, for the tests of outputs.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use observer_common::latency::bucket;
+use observer_common::sched::Key;
+
+use super::Narrow;
+use crate::model::cgroup::CpuStat;
+use crate::model::cpu::{Time, Topology};
+use crate::model::{Cgroup, Cpu, Histogram, Host, Kind, Sample, Sched, Snapshot, Source, State};
+
+/// Two samples, two seconds apart.
+pub(super) fn snapshot() -> Snapshot {
+    Snapshot { is: Arc::new(sample(2)), was: Some(Arc::new(sample(0))) }
+}
+
+fn sample(second: u64) -> Sample {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_248_000 + second);
+    Sample {
+        time: now,
+        uptime: Duration::from_secs(100 + second),
+        start: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_247_900),
+        host: Host {
+            name: "web-1".into(),
+            load: Some([0.5, 0.25, f64::NAN]),
+            context_switches: Some((1 << 53) + 1 - 3_000 * (2 - second)),
+            ..Host::default()
+        },
+        cpus: vec![Cpu {
+            number: 0,
+            topology: Topology { core: Some(0), ..Topology::default() },
+            time: Time { user: Some(second * 500_000_000), idle: Some(second * 1_500_000_000), ..Time::default() },
+            sched: None,
+        }],
+        cgroups: vec![
+            cgroup("/", Key::ROOT, CpuStat::default(), second),
+            cgroup(
+                "/a.slice",
+                Key::v2(7),
+                CpuStat { throttled: Some(7_000_000), limit: Some(1.5), ..CpuStat::default() },
+                second,
+            ),
+        ],
+        sources: vec![
+            Source { name: "sched", state: State::Off("not asked for (--no-bpf)".into()), duration: None, dropped: 0 },
+            Source { name: "stat", state: State::On, duration: Some(Duration::from_micros(400)), dropped: 3 },
+        ],
+    }
+}
+
+fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
+    let mut latency = Histogram::default();
+    for ns in [20_000, 5_000_000, 1 << 40].into_iter().take(second as usize + 1) {
+        latency.counts[bucket(ns)] += 1;
+        latency.sum += ns;
+    }
+    let sched = Sched { run: 250_000_000 * second, runs: 10 * second, preempted: 4, voluntary: 6 * second, latency };
+    Cgroup { id, path: path.into(), unit: (path != "/").then(|| "a.slice".into()), cpu, sched: Some(Arc::new(sched)) }
+}
+
+/// What each way to narrow the snapshot leaves of its rows.
+#[track_caller]
+pub(super) fn narrowed(rows: impl Fn(Narrow) -> Vec<String>) {
+    let count = |entity, cgroup: Option<&str>| rows(Narrow { entity, cgroup: cgroup.map(str::to_owned) }).len();
+    assert_eq!(count(None, None), 6);
+    assert_eq!(count(Some(Kind::Cgroup), None), 2);
+    assert_eq!(count(None, Some("/a.slice")), 1);
+    assert_eq!(count(Some(Kind::Cgroup), Some("/")), 1);
+    assert_eq!(count(Some(Kind::Cpu), Some("/")), 0);
+    assert_eq!(count(None, Some("/a")), 0);
+}

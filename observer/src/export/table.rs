@@ -1,0 +1,219 @@
+//! Snapshots for people: one table for each kind of entity.
+
+use std::io::{self, Write};
+
+use super::Narrow;
+use super::grid::{Align, Grid};
+use super::json::time;
+use crate::model::catalogue::{self, Entry};
+use crate::model::metric::Shape;
+use crate::model::{AnyRow, Attributes, Histogram, Info, Kind, Snapshot, Unit, Value};
+
+/// What stands where nothing is known.
+const UNKNOWN: &str = "–";
+
+/// Writes a snapshot: a line that says when, then the tables, then an empty line.
+///
+/// Counters show as growth per second (of time: seconds of it each second), histograms as the median and the 99th percentile of what
+/// came in during the interval.
+pub fn write(out: &mut dyn Write, snapshot: &Snapshot, narrow: &Narrow) -> io::Result<()> {
+    let interval = snapshot.interval().map_or(UNKNOWN.into(), seconds);
+    writeln!(out, "{}  {}  interval {interval}", time(snapshot.is.time), snapshot.is.host.name)?;
+    for kind in Kind::ALL {
+        if let Some(grid) = of_kind(snapshot, narrow, kind) {
+            write!(out, "\n{}", grid.render())?;
+        }
+    }
+    writeln!(out)
+}
+
+/// The table of one kind; `None` without rows.
+fn of_kind(snapshot: &Snapshot, narrow: &Narrow, kind: Kind) -> Option<Grid> {
+    let columns = columns(kind);
+    let mut labels: Vec<&'static str> = Vec::new();
+    each_kept(snapshot, narrow, kind, &mut |row| {
+        for (name, _) in row.labels() {
+            if !labels.contains(&name) {
+                labels.push(name);
+            }
+        }
+    });
+    if labels.is_empty() {
+        return None;
+    }
+    let mut titles: Vec<_> = labels.iter().map(|name| (name.to_uppercase(), Align::Left)).collect();
+    titles.extend(columns.iter().map(Column::title));
+    let mut grid = Grid::new(titles);
+    each_kept(snapshot, narrow, kind, &mut |row| grid.push(cells(row, &labels, &columns)));
+    Some(grid)
+}
+
+fn each_kept(snapshot: &Snapshot, narrow: &Narrow, kind: Kind, visit: &mut dyn FnMut(&dyn AnyRow)) {
+    snapshot.each_row(&mut |row| {
+        if row.kind() == kind && narrow.keeps(row) {
+            visit(row);
+        }
+    });
+}
+
+fn cells(row: &dyn AnyRow, labels: &[&'static str], columns: &[Column]) -> Vec<String> {
+    let known = row.labels();
+    let label =
+        |name: &&str| known.iter().find(|(known, _)| known == name).map_or(UNKNOWN.into(), |(_, value)| value.to_string());
+    let mut cells: Vec<String> = labels.iter().map(label).collect();
+    cells.resize(labels.len() + columns.len(), UNKNOWN.into());
+    row.each_point(&mut |point| {
+        let is_here = |column: &Column| column.info.name == point.info.name && column.attributes == point.attributes;
+        for (at, column) in columns.iter().enumerate().filter(|(_, column)| is_here(column)) {
+            if let Some(text) = column.cell(&point.value) {
+                cells[labels.len() + at] = text;
+            }
+        }
+    });
+    cells
+}
+
+/// A point of a metric, or a quantile of one.
+struct Column {
+    info: &'static Info,
+    attributes: Attributes,
+    quantile: Option<(f64, &'static str)>,
+}
+
+/// Median and 99th percentile.
+const QUANTILES: [(f64, &str); 2] = [(0.5, "p50"), (0.99, "p99")];
+
+fn columns(kind: Kind) -> Vec<Column> {
+    let mut columns = Vec::new();
+    for Entry { info, attributes, .. } in catalogue::all().into_iter().filter(|entry| entry.kind == kind) {
+        for attributes in attributes {
+            if info.shape == Shape::Histogram {
+                columns.extend(QUANTILES.map(|quantile| Column { info, attributes, quantile: Some(quantile) }));
+            } else {
+                columns.push(Column { info, attributes, quantile: None });
+            }
+        }
+    }
+    columns
+}
+
+impl Column {
+    fn title(&self) -> (String, Align) {
+        let mut title = self.info.title.to_owned();
+        for word in self.attributes.iter().map(|(_, value)| *value).chain(self.quantile.map(|(_, name)| name)) {
+            title.push(' ');
+            title.push_str(word);
+        }
+        (title, if self.info.shape == Shape::Text { Align::Left } else { Align::Right })
+    }
+
+    fn cell(&self, value: &Value<'_>) -> Option<String> {
+        match value {
+            Value::Counter { rate, .. } => rate.map(|rate| format!("{}/s", number(self.info.unit, rate))),
+            Value::Gauge(value) => value.is_finite().then(|| number(self.info.unit, *value)),
+            Value::Text(text) => Some(text.clone()),
+            Value::Histogram { now, before } => quantile(now, (*before)?, self.quantile?.0),
+        }
+    }
+}
+
+fn quantile(now: &Histogram, before: &Histogram, q: f64) -> Option<String> {
+    let value = now.since(before)?.quantile(q)?;
+    Some(if value.is_finite() { seconds(value) } else { ">128s".into() })
+}
+
+fn number(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Seconds => seconds(value),
+        Unit::Bytes => scaled(value, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"]),
+        Unit::Ratio => format!("{:.1}%", value * 100.0),
+        Unit::Cpus => format!("{value:.2}"),
+        Unit::Count(_) => scaled(value, 1000.0, &["", "k", "M", "G", "T"]),
+    }
+}
+
+/// A time in the unit that suits its size, with three digits.
+fn seconds(value: f64) -> String {
+    let size = value.abs();
+    let (value, unit) = match size {
+        0.0 => return "0s".into(),
+        _ if size < 999.5e-9 => (value * 1e9, "ns"),
+        _ if size < 999.5e-6 => (value * 1e6, "µs"),
+        _ if size < 0.9995 => (value * 1e3, "ms"),
+        _ if size < 120.0 => (value, "s"),
+        _ if size < 2.0 * 3600.0 => (value / 60.0, "min"),
+        _ if size < 48.0 * 3600.0 => (value / 3600.0, "h"),
+        _ => (value / 86400.0, "d"),
+    };
+    format!("{}{unit}", three_digits(value))
+}
+
+fn scaled(mut value: f64, base: f64, units: &[&str]) -> String {
+    let mut units = units.iter();
+    let mut unit = units.next();
+    while value.abs() >= base * 0.9995
+        && let Some(next) = units.next()
+    {
+        value /= base;
+        unit = Some(next);
+    }
+    format!("{}{}", three_digits(value), unit.unwrap_or(&""))
+}
+
+/// Whole numbers as they are below a thousand; else as many decimals as make three digits.
+fn three_digits(value: f64) -> String {
+    let size = value.abs();
+    if size.fract() == 0.0 || size >= 99.95 {
+        format!("{value:.0}")
+    } else if size >= 9.995 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{narrowed, snapshot};
+    use super::*;
+
+    fn written(narrow: &Narrow) -> String {
+        let mut out = Vec::new();
+        write(&mut out, &snapshot(), narrow).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_table_for_each_kind() {
+        insta::assert_snapshot!(written(&Narrow::default()));
+    }
+
+    #[test]
+    fn rows_are_narrowed() {
+        let rows = |narrow| {
+            let text = written(&narrow);
+            let tables = text.split("\n\n").skip(1);
+            tables.flat_map(|table| table.trim().lines().skip(1).map(str::to_owned).collect::<Vec<_>>()).collect()
+        };
+        narrowed(rows);
+    }
+
+    #[test]
+    fn numbers() {
+        let check = |unit, value, expected: &str| assert_eq!(number(unit, value), expected);
+        check(Unit::Seconds, 0.0, "0s");
+        check(Unit::Seconds, 0.25, "250ms");
+        check(Unit::Seconds, 0.000_012_34, "12.3µs");
+        check(Unit::Seconds, 1.5e-7, "150ns");
+        check(Unit::Seconds, 0.9999, "1.00s");
+        check(Unit::Seconds, 12.0, "12s");
+        check(Unit::Seconds, 3.0 * 86400.0, "3d");
+        check(Unit::Bytes, 1023.9, "1.00KiB");
+        check(Unit::Bytes, 1.5 * 1024.0 * 1024.0, "1.50MiB");
+        check(Unit::Count("run"), 999.0, "999");
+        check(Unit::Count("run"), 1500.0, "1.50k");
+        check(Unit::Count("run"), 1e30, "1000000000000000000T");
+        check(Unit::Ratio, 0.9333, "93.3%");
+        check(Unit::Cpus, 1.5, "1.50");
+    }
+}

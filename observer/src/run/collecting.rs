@@ -1,0 +1,283 @@
+//! The collector's thread: it reads every source at each boundary of the interval and sends what it found.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::mpsc::{self as sync, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use crate::collect::Collector;
+use crate::config::Config;
+use crate::model::{Sample, Snapshot};
+
+/// What comes first, and what happens to a snapshot that finds no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Begin {
+    /// For screens: a snapshot from files alone, then the programs are attached. Without room a snapshot is skipped, and the next one
+    /// spans the longer interval.
+    AtOnce,
+    /// For outputs, which owe every interval: the programs are attached, a first sample is kept, and each snapshot is sent after one
+    /// interval. Without room it waits.
+    Attached,
+}
+
+/// The running thread. Dropping it asks the thread to end; the end of the snapshots' receiver does so, too.
+pub(super) struct Collecting {
+    thread: JoinHandle<()>,
+    /// Nothing is ever sent: the other end wakes when this one is gone.
+    running: sync::Sender<Infallible>,
+}
+
+impl Collecting {
+    /// Starts the thread.
+    pub(super) fn start(config: &Config, begin: Begin) -> anyhow::Result<(Collecting, Receiver<Arc<Snapshot>>)> {
+        let Config { interval, bpf, roots, .. } = config.clone();
+        // The collector is made in its thread, so that nothing it holds has to move.
+        Collecting::spawn(interval, begin, move || Sources { collector: Collector::new(roots), bpf })
+    }
+
+    fn spawn<S: Sampler>(
+        interval: Duration,
+        begin: Begin,
+        make: impl FnOnce() -> S + Send + 'static,
+    ) -> anyhow::Result<(Collecting, Receiver<Arc<Snapshot>>)> {
+        /// Enough for a consumer to draw or send one while the next is made.
+        const ROOM: usize = 2;
+        let (snapshots, receiver) = mpsc::channel(ROOM);
+        let (running, stopped) = sync::channel();
+        let thread = std::thread::Builder::new()
+            .name("collect".into())
+            .spawn(move || Loop { sampler: make(), interval, begin, snapshots, stopped }.run())
+            .context("cannot start the collector's thread")?;
+        Ok((Collecting { thread, running }, receiver))
+    }
+
+    /// Asks the thread to end and does not wait for it; an error when it had broken down before.
+    pub(super) fn stop(self) -> anyhow::Result<()> {
+        if self.thread.is_finished() { self.finish() } else { Ok(()) }
+    }
+
+    /// Waits for the end of a thread whose receiver is gone; an error when it broke down.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        drop(self.running);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the collector's thread broke down; please report the message above"))
+    }
+}
+
+/// What the thread reads: all sources, or in tests a stand-in.
+trait Sampler {
+    /// Something is read before [`Sampler::attach`].
+    fn will_attach(&mut self) {}
+    fn attach(&mut self);
+    fn collect(&mut self) -> Sample;
+}
+
+struct Sources {
+    collector: Collector,
+    bpf: bool,
+}
+
+impl Sampler for Sources {
+    fn will_attach(&mut self) {
+        if self.bpf {
+            self.collector.will_attach();
+        }
+    }
+
+    fn attach(&mut self) {
+        if self.bpf {
+            self.collector.attach();
+        }
+    }
+
+    fn collect(&mut self) -> Sample {
+        self.collector.collect()
+    }
+}
+
+struct Loop<S> {
+    sampler: S,
+    interval: Duration,
+    begin: Begin,
+    snapshots: Sender<Arc<Snapshot>>,
+    stopped: sync::Receiver<Infallible>,
+}
+
+impl<S: Sampler> Loop<S> {
+    fn run(mut self) {
+        let Some((began, mut was)) = self.begin() else { return };
+        let mut tick = Duration::ZERO;
+        loop {
+            tick = next_tick(tick, began.elapsed(), self.interval);
+            let pause = tick.saturating_sub(began.elapsed());
+            if self.stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            let is = Arc::new(self.sampler.collect());
+            match self.send(Snapshot { is: is.clone(), was: Some(was.clone()) }) {
+                Sent::Taken => was = is,
+                Sent::Skipped => {}
+                Sent::Gone => return,
+            }
+        }
+    }
+
+    /// When the first sample was taken, and it; `None` when nobody waits for more.
+    fn begin(&mut self) -> Option<(Instant, Arc<Sample>)> {
+        match self.begin {
+            Begin::AtOnce => self.sampler.will_attach(),
+            Begin::Attached => self.sampler.attach(),
+        }
+        let began = Instant::now();
+        let first = Arc::new(self.sampler.collect());
+        if self.begin == Begin::AtOnce {
+            if let Sent::Gone = self.send(Snapshot { is: first.clone(), was: None }) {
+                return None;
+            }
+            self.sampler.attach();
+        }
+        Some((began, first))
+    }
+
+    fn send(&self, snapshot: Snapshot) -> Sent {
+        let snapshot = Arc::new(snapshot);
+        match self.begin {
+            Begin::Attached => self.snapshots.blocking_send(snapshot).map_or(Sent::Gone, |()| Sent::Taken),
+            Begin::AtOnce => match self.snapshots.try_send(snapshot) {
+                Ok(()) => Sent::Taken,
+                Err(TrySendError::Full(_)) => Sent::Skipped,
+                Err(TrySendError::Closed(_)) => Sent::Gone,
+            },
+        }
+    }
+}
+
+enum Sent {
+    Taken,
+    Skipped,
+    Gone,
+}
+
+/// The next boundary of the interval, all times counted from the first sample: the one after `last`, or, where that has passed, the
+/// first to come. So a late reading delays no later one, and missed ones are not made up for.
+fn next_tick(last: Duration, now: Duration, interval: Duration) -> Duration {
+    let due = last + interval;
+    if due > now {
+        return due;
+    }
+    // Intervals are at least 10 ms, so that the number of them fits for a year.
+    let passed = now.as_nanos() / interval.as_nanos().max(1);
+    interval.saturating_mul(u32::try_from(passed + 1).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver as Log, Sender as Logger, channel};
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::model::Host;
+
+    /// Counts its readings as context switches, and logs what is asked of it.
+    struct Fake(u64, Logger<&'static str>);
+
+    impl Sampler for Fake {
+        fn attach(&mut self) {
+            let _ = self.1.send("attach");
+        }
+
+        fn collect(&mut self) -> Sample {
+            let _ = self.1.send("collect");
+            self.0 += 1;
+            Sample {
+                time: SystemTime::UNIX_EPOCH,
+                uptime: Duration::from_millis(self.0),
+                start: SystemTime::UNIX_EPOCH,
+                host: Host { context_switches: Some(self.0), ..Host::default() },
+                cpus: Vec::new(),
+                cgroups: Vec::new(),
+                sources: Vec::new(),
+            }
+        }
+    }
+
+    fn start(begin: Begin, interval: Duration) -> (Collecting, Receiver<Arc<Snapshot>>, Log<&'static str>) {
+        let (logger, log) = channel();
+        let (collecting, receiver) = Collecting::spawn(interval, begin, move || Fake(0, logger)).unwrap();
+        (collecting, receiver, log)
+    }
+
+    /// The readings of which the next snapshot is made.
+    fn next(receiver: &mut Receiver<Arc<Snapshot>>) -> (Option<u64>, u64) {
+        let snapshot = receiver.blocking_recv().unwrap();
+        let number = |sample: &Arc<Sample>| sample.host.context_switches.unwrap();
+        (snapshot.was.as_ref().map(number), number(&snapshot.is))
+    }
+
+    #[test]
+    fn ticks() {
+        let check = |last, now, expected| {
+            let [last, now, expected] = [last, now, expected].map(Duration::from_millis);
+            assert_eq!(next_tick(last, now, Duration::from_millis(100)), expected);
+        };
+        check(0, 0, 100);
+        check(0, 30, 100);
+        check(100, 130, 200);
+        check(100, 199, 200);
+        check(100, 200, 300);
+        check(100, 450, 500);
+    }
+
+    #[test]
+    fn outputs_get_every_interval_after_attaching() {
+        let (collecting, mut receiver, log) = start(Begin::Attached, Duration::from_millis(10));
+        assert_eq!([log.recv(), log.recv()], [Ok("attach"), Ok("collect")]);
+        std::thread::sleep(Duration::from_millis(100));
+        let seen: Vec<_> = (0..4).map(|_| next(&mut receiver)).collect();
+        assert_eq!(seen, [(Some(1), 2), (Some(2), 3), (Some(3), 4), (Some(4), 5)], "the channel was full, nothing was skipped");
+        drop(receiver);
+        collecting.finish().unwrap();
+    }
+
+    #[test]
+    fn screens_get_one_at_once_and_skip_what_they_cannot_take() {
+        let (collecting, mut receiver, log) = start(Begin::AtOnce, Duration::from_millis(10));
+        assert_eq!([log.recv(), log.recv()], [Ok("collect"), Ok("attach")]);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!([next(&mut receiver), next(&mut receiver)], [(None, 1), (Some(1), 2)]);
+        let (was, is) = next(&mut receiver);
+        assert_eq!(was, Some(2), "rates span the skipped interval");
+        assert!(is > 3, "{is}");
+        drop(receiver);
+        collecting.finish().unwrap();
+    }
+
+    #[test]
+    fn a_thread_that_broke_down_is_told() {
+        struct Broken;
+        impl Sampler for Broken {
+            fn attach(&mut self) {}
+
+            fn collect(&mut self) -> Sample {
+                panic!("on purpose, by a test")
+            }
+        }
+        let (collecting, mut receiver) = Collecting::spawn(Duration::from_secs(1), Begin::Attached, || Broken).unwrap();
+        assert!(receiver.blocking_recv().is_none());
+        assert!(collecting.finish().is_err());
+    }
+
+    #[test]
+    fn the_thread_ends_at_once() {
+        let (collecting, receiver, log) = start(Begin::AtOnce, Duration::from_secs(600));
+        assert_eq!(log.recv(), Ok("collect"));
+        drop(receiver);
+        let asked = Instant::now();
+        collecting.finish().unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(10));
+    }
+}
