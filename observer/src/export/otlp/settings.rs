@@ -175,7 +175,7 @@ impl Env<'_> {
 
     fn timeout(&self) -> Result<Duration, Invalid> {
         let set = self.either(OTEL_EXPORTER_OTLP_METRICS_TIMEOUT, OTEL_EXPORTER_OTLP_TIMEOUT);
-        set.map_or(Ok(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT), milliseconds)
+        set.as_ref().map_or(Ok(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT), milliseconds)
     }
 
     fn gzip(&self) -> Result<bool, Invalid> {
@@ -254,7 +254,7 @@ fn endpoint(set: &Set, protocol: Protocol, suffix: &str) -> Result<Uri, Invalid>
     built.map_err(|error| set.invalid(error.to_string()))
 }
 
-fn milliseconds(set: Set) -> Result<Duration, Invalid> {
+fn milliseconds(set: &Set) -> Result<Duration, Invalid> {
     match set.value.parse() {
         Ok(0) | Err(_) => Err(set.invalid("expected a whole number of milliseconds above 0")),
         Ok(milliseconds) => Ok(Duration::from_millis(milliseconds)),
