@@ -22,7 +22,6 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::sync::mpsc::Receiver;
 
 use crate::model::Snapshot;
@@ -34,8 +33,8 @@ use telemetry::Telemetry;
 
 /// Exports every snapshot until `shutdown` completes or the channel is closed, and then what waits, within [`Settings::shutdown`].
 ///
-/// After `shutdown` the sender has half of that time to send a last snapshot and to drop its end of the channel, which is the sign
-/// that nothing more comes. A collector that cannot be reached is no error: it is said, and waited for.
+/// After `shutdown` one snapshot more is waited for, for half of that time at most; a sender that hangs up ends the wait, and best
+/// sends a last one before. A collector that cannot be reached is no error: it is said, and waited for.
 ///
 /// # Errors
 ///
@@ -59,8 +58,8 @@ pub async fn run(
     }
 
     let last = async {
-        // No more time than this for a sender that forgets to hang up.
-        let _ = tokio::time::timeout(settings.shutdown / 2, intake.run(&mut snapshots)).await;
+        // A sender that has nothing new in time has had its chance.
+        let _ = tokio::time::timeout(settings.shutdown / 2, intake.last(&mut snapshots)).await;
         intake.queue.close();
     };
     let flushed = async { tokio::join!(last, delivered) };
@@ -87,14 +86,23 @@ impl Intake {
     /// Ends when the channel is closed.
     async fn run(&mut self, snapshots: &mut Receiver<Arc<Snapshot>>) {
         while let Some(snapshot) = snapshots.recv().await {
-            let own = self.telemetry.collect();
-            self.take(&snapshot, own);
+            self.take(&snapshot);
         }
     }
 
-    fn take(&mut self, snapshot: &Snapshot, own: Option<ResourceMetrics>) {
+    /// What is in the channel, and one snapshot more.
+    async fn last(&mut self, snapshots: &mut Receiver<Arc<Snapshot>>) {
+        while let Ok(snapshot) = snapshots.try_recv() {
+            self.take(&snapshot);
+        }
+        if let Some(snapshot) = snapshots.recv().await {
+            self.take(&snapshot);
+        }
+    }
+
+    fn take(&mut self, snapshot: &Snapshot) {
         let mut lost = 0;
-        for payload in self.encoder.encode(snapshot, own) {
+        for payload in self.encoder.encode(snapshot, self.telemetry.collect()) {
             self.telemetry.queued(payload.points);
             for dropped in self.queue.push(payload) {
                 self.telemetry.finished(dropped.points, Some("queue_full".into()));

@@ -96,7 +96,7 @@ impl Settings {
             gzip: env.gzip()?,
             tls: env.tls()?,
             resource: env.resource()?,
-            interval: env.get(EXPORT_INTERVAL).map(milliseconds).transpose()?,
+            interval: env.get(EXPORT_INTERVAL).as_ref().map(milliseconds).transpose()?,
             queue_bytes: 8 << 20,
             backoff: (Duration::from_secs(1), Duration::from_secs(30)),
             give_up: Duration::from_secs(300),
@@ -132,9 +132,13 @@ impl Env<'_> {
         self.get(own).or_else(|| self.get(common))
     }
 
+    /// Without a word about the protocol an endpoint with gRPC's usual port is spoken to in gRPC, since the specification's default,
+    /// http/protobuf, could only fail there.
     fn protocol(&self) -> Result<Protocol, Invalid> {
         let Some(set) = self.either(OTEL_EXPORTER_OTLP_METRICS_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL) else {
-            return Ok(Protocol::Http);
+            let endpoint = self.either(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT);
+            let port = endpoint.and_then(|set| set.value.parse::<Uri>().ok()?.port_u16());
+            return Ok(if port == Some(4317) { Protocol::Grpc } else { Protocol::Http });
         };
         match set.value.as_str() {
             "grpc" => Ok(Protocol::Grpc),

@@ -46,6 +46,8 @@ fn protocols_timeouts_and_the_rest() {
     assert_eq!(settings.protocol, Protocol::Http, "the metrics' own variable wins");
     assert_eq!((settings.timeout, settings.gzip), (Duration::from_secs(3), true));
     assert_eq!(settings.interval, Some(Duration::from_millis(250)));
+    assert_eq!(with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317")]).protocol, Protocol::Grpc, "by its usual port");
+    assert_eq!(with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")]).protocol, Protocol::Http);
     let default = with(&[]);
     assert_eq!((default.timeout, default.gzip, default.interval), (Duration::from_secs(10), false, None));
     assert!(!with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"), ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "none")]).gzip);
