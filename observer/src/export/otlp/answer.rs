@@ -65,8 +65,8 @@ pub(super) fn accepted(response: ExportMetricsServiceResponse) -> Outcome {
 
 pub(super) fn of_grpc(status: &Status) -> Outcome {
     // A status that was made here, of an error of the connection, has that error as its source.
-    if std::error::Error::source(status).is_some() {
-        return Outcome::Retry(Failure::unreachable("connection", chain(status)));
+    if let Some(error) = std::error::Error::source(status) {
+        return Outcome::Retry(Failure::unreachable("connection", chain(error)));
     }
     let retry_info = status.get_details_retry_info();
     let failure = Failure {

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Uri;
+use http::uri::Scheme;
 
 use super::answer::{Failure, Outcome};
 use super::payload::Payload;
@@ -32,7 +32,7 @@ impl Delivery {
             telemetry,
             backoff: settings.backoff,
             give_up: settings.give_up,
-            log: Log { endpoint: settings.endpoint.clone(), hint: hint(settings), state: Seen::Nothing },
+            log: Log { endpoint: without_query(settings), hint: hint(settings), state: Seen::Nothing },
         })
     }
 
@@ -108,7 +108,7 @@ fn random() -> f64 {
 /// Says when things change, not each time they stay the same.
 #[derive(Debug)]
 struct Log {
-    endpoint: Uri,
+    endpoint: String,
     hint: &'static str,
     state: Seen,
 }
@@ -165,8 +165,17 @@ fn hint(settings: &Settings) -> &'static str {
     match (settings.protocol, settings.endpoint.port_u16()) {
         (Protocol::Http, Some(4317)) => "Port 4317 usually speaks gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
         (Protocol::Grpc, Some(4318)) => "Port 4318 usually speaks HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+        _ if settings.endpoint.scheme() == Some(&Scheme::HTTPS) => {
+            "Set OTEL_EXPORTER_OTLP_ENDPOINT to one that runs, and OTEL_EXPORTER_OTLP_CERTIFICATE to an authority that vouches for it"
+        }
         _ => "Start one there, or set OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_PROTOCOL to one that runs",
     }
+}
+
+/// A query may hold a secret.
+fn without_query(settings: &Settings) -> String {
+    let endpoint = settings.endpoint.to_string();
+    endpoint.split_once('?').map_or(endpoint.clone(), |(head, _)| head.to_owned())
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ impl Transport {
     /// Reads certificates, where `https` needs them; connects to nothing yet.
     pub fn new(settings: &Settings) -> anyhow::Result<Transport> {
         let secure = settings.endpoint.scheme() == Some(&Scheme::HTTPS);
-        let config = tls::client_config(secure, &settings.tls).with_context(|| format!("TLS for {}", settings.endpoint))?;
+        let host = settings.endpoint.host().unwrap_or_default();
+        let config = tls::client_config(secure, &settings.tls).with_context(|| format!("TLS for {host}"))?;
         let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
         let connector = match settings.protocol {
             Protocol::Grpc => builder.enable_http2().build(),
