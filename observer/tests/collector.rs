@@ -79,16 +79,15 @@ fn attempt(otelcol: &Path, folder: &Path, protocol: &str) -> Result<()> {
     let mut dump = Running::start(dump.stdout(Stdio::piped()), &folder.join("dump.log"))?;
     let snapshots = Snapshots::read(&mut dump.child)?;
 
-    // Both must be attached before the cgroup is born, or one would miss a part of its life.
+    // Both must be attached before the cgroup is born, or one would miss a part of its life. The dump tells why a hook is refused.
+    wait("observer dump to attach its scheduler hook", &mut [&mut dump], || snapshots.attached().map(|yes| yes.then_some(())))?;
     wait("observer export to attach its scheduler hook", &mut [&mut receiving, &mut export], || {
         let up = collector
             .points("observer.source.up")
             .into_iter()
             .rfind(|point| attribute(&point.point, "observer.source") == "sched");
         Ok(up.filter(|up| up.point["asDouble"].as_f64().is_some_and(|up| up > 0.0)).map(drop))
-    })
-    .context("is the hook refused? `observer doctor` tells")?;
-    wait("observer dump to attach its scheduler hook", &mut [&mut dump], || snapshots.attached().map(|yes| yes.then_some(())))?;
+    })?;
 
     cgroup.create()?;
     Load::start(&cgroup.folder)?.finish()?;
