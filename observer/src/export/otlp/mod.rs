@@ -1,7 +1,7 @@
 //! OTLP: snapshots to an OpenTelemetry collector, over gRPC or HTTP.
 //!
-//! A snapshot is [encoded](encode) once into payloads of a size that receivers take; they pass through a bounded [queue](queue) to
-//! the [delivery](delivery), which offers the oldest until it is taken. All values are cumulative, so that a lost payload costs resolution and
+//! A snapshot is [encoded](encode) once into payloads of a size that receivers take; they pass through a bounded queue to
+//! the delivery, which offers the oldest until it is taken. All values are cumulative, so that a lost payload costs resolution and
 //! never a count.
 
 mod answer;
