@@ -1,4 +1,4 @@
-//! Everything that leaves the process: snapshots as JSON and tables, the catalogue, the report of `observer doctor`.
+//! Everything that leaves the process: snapshots as JSON, tables and OTLP, the catalogue, the report of `observer doctor`.
 
 pub mod doctor;
 #[cfg(test)]
@@ -7,6 +7,7 @@ mod grid;
 pub mod json;
 pub mod metrics;
 pub mod narrow;
+pub mod otlp;
 pub mod table;
 
 pub use narrow::Narrow;

@@ -1,0 +1,7 @@
+//! What needs more than one module: made-up samples, and receivers inside the process.
+
+mod delivery;
+mod encoding;
+mod receivers;
+mod samples;
+mod settings;
