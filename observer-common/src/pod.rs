@@ -9,12 +9,21 @@
 #[allow(unsafe_code, reason = "the promise that the macro below makes")]
 pub unsafe trait Pod: Copy + 'static {}
 
+/// The bytes of a value.
+pub fn bytes<T: Pod>(value: &T) -> &[u8] {
+    // SAFETY: Pod has no padding, so every byte of it is initialised; the slice borrows the value.
+    #[allow(unsafe_code, reason = "the one cast to bytes")]
+    unsafe {
+        core::slice::from_raw_parts(core::ptr::from_ref(value).cast(), core::mem::size_of::<T>())
+    }
+}
+
 /// Declares a `repr(C)` struct of integers and arrays of [`Pod`](crate::pod::Pod) fields, and refuses padding at compile time.
 #[macro_export]
 macro_rules! pod {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)+ }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy)]
+        #[derive(Clone, Copy, Debug)]
         #[repr(C)]
         pub struct $name { $($(#[$field_meta])* pub $field: $type,)+ }
 

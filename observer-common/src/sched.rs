@@ -27,6 +27,8 @@ impl Key {
     pub const ROOT: Key = Key::new(kind::ROOT, 1);
     /// All that found no slot.
     pub const OTHER: Key = Key::new(kind::OTHER, 0);
+    /// Cgroups that lived and died between two looks, and whose parent was gone too. Only user space uses it.
+    pub const GONE: Key = Key::new(kind::GONE, 0);
 
     /// A key of one of the [`kind`]s.
     pub const fn new(kind: u8, number: u64) -> Key {
@@ -68,6 +70,8 @@ pub mod kind {
     pub const PROCESS: u8 = 4;
     /// What found no slot.
     pub const OTHER: u8 = 5;
+    /// What nobody can name any more.
+    pub const GONE: u8 = 6;
 }
 
 pod! {
@@ -113,5 +117,42 @@ pod! {
         pub reserved: [u64; 2],
         /// The two generations' tables; the last slot of each is [`OTHER_SLOT`].
         pub tables: [[Slot; SLOTS + 1]; 2],
+    }
+}
+
+pod! {
+    /// Where the running kernel keeps what the hook reads: byte offsets from its BTF, and facts that choose between variants of the
+    /// program when it is loaded. Set before the load, frozen, and known to the verifier, which checks each access against BTF.
+    pub struct Offsets {
+        /// `task_struct.pid`: 0 for the idle task.
+        pub task_pid: u64,
+        /// `task_struct.__state` (`state` before 5.14); read only without `switch_has_state`.
+        pub task_state: u64,
+        /// `task_struct.se.cfs_rq`: set for every task, idle and real-time included (CONFIG_FAIR_GROUP_SCHED).
+        pub task_cfs_rq: u64,
+        /// `task_struct.sched_info.last_queued`.
+        pub task_last_queued: u64,
+        /// `task_struct.cgroups`.
+        pub task_cgroups: u64,
+        /// `cfs_rq.rq`.
+        pub cfs_rq_rq: u64,
+        /// `rq.clock`.
+        pub rq_clock: u64,
+        /// `rq.cpu`.
+        pub rq_cpu: u64,
+        /// `css_set.dfl_cgrp`.
+        pub css_set_dfl_cgrp: u64,
+        /// `css_set.subsys[cpu_cgrp_id]`; 0 without the controller.
+        pub css_set_cpu: u64,
+        /// `cgroup_subsys_state.cgroup`.
+        pub css_cgroup: u64,
+        /// `cgroup.self.parent`.
+        pub cgroup_parent: u64,
+        /// `cgroup.kn`.
+        pub cgroup_kn: u64,
+        /// `kernfs_node.id`.
+        pub kn_id: u64,
+        /// 1 when `sched_switch` hands over the leaving task's state as its fourth argument (5.18 and later).
+        pub switch_has_state: u64,
     }
 }

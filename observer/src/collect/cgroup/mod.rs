@@ -1,1 +1,139 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
+//!
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`] and [`unit`] parse what it finds. Only the hierarchies that give
+//! keys are walked: the v2 tree, and the v1 tree of the `cpu` controller; `cpuacct` joins by path.
+
+pub mod layout;
+pub mod stat;
+pub mod unit;
+pub mod walk;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use layout::Layout;
+use observer_common::sched::Key;
+use walk::Walker;
+
+use crate::model::cgroup::CpuStat;
+use crate::model::text;
+
+/// Reads every cgroup of a host.
+#[derive(Debug)]
+pub struct Cgroups {
+    layout: Layout,
+    /// Kept between readings.
+    walker: Walker,
+}
+
+/// All cgroups at one moment.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Listing {
+    /// Ascending by key. The roots of all hierarchies are one row, [`Key::ROOT`], unless `namespaced`.
+    pub groups: Vec<Found>,
+    /// What is mounted is a part of the tree (a cgroup namespace or a bind mount): some root's inode is not 1. That root is still called
+    /// `/`, its key is that of the cgroup which it really is, and numbers of the machine are not to be had here.
+    pub namespaced: bool,
+    /// Cgroups that ended between being listed and being read.
+    pub vanished: u64,
+    /// What exists and could not be read.
+    pub unreadable: Option<Unreadable>,
+}
+
+/// One cgroup and what its files say.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Found {
+    /// Hierarchy and id; the id is the directory's inode.
+    pub key: Key,
+    /// The cgroup above it, `None` for a root.
+    pub parent: Option<Key>,
+    /// Path from the root of its hierarchy, escaped; `/` for the root.
+    pub path: String,
+    /// Nearest systemd unit, escaped ([`unit::nearest`]).
+    pub unit: Option<String>,
+    /// Usage and quota.
+    pub cpu: CpuStat,
+}
+
+/// Directories and files that exist and gave nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unreadable {
+    /// How many.
+    pub count: u64,
+    /// The first one: its path and what was wrong, escaped.
+    pub first: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => f.write_str(&self.first),
+            count => write!(f, "{} (and {} more)", self.first, count - 1),
+        }
+    }
+}
+
+/// Why there are no cgroups at all. One line fit to print.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing known lies below the root.
+    #[error(
+        "{}: no cgroup hierarchy of use here: looked for cgroup.controllers (v2), and in each directory for cgroup.controllers, \
+         cpu.cfs_quota_us, cpu.shares or cpuacct.usage (v1)",
+        text::escape(root.as_os_str().as_encoded_bytes())
+    )]
+    NoLayout {
+        /// Where it was looked.
+        root: PathBuf,
+    },
+    /// The system refused.
+    #[error("{}: {error}", text::escape(path.as_os_str().as_encoded_bytes()))]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl Cgroups {
+    /// Finds the hierarchies below a root: `/sys/fs/cgroup`, whatever is mounted there.
+    pub fn open(root: &Path) -> Result<Cgroups, Error> {
+        Ok(Cgroups { layout: layout::find(root)?, walker: Walker::default() })
+    }
+
+    /// Where the hierarchies are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Lists and reads all cgroups. Fails only when no root can be opened; whatever else goes wrong is counted in the listing.
+    pub fn read(&mut self) -> Result<Listing, Error> {
+        let mut listing = self.walker.walk(&self.layout)?;
+        // The v2 root comes first, and what it knows wins: v1 roots only fill gaps.
+        listing.groups.sort_by_key(|group| group.key);
+        listing.groups.dedup_by(|later, kept| {
+            if later.key == Key::ROOT && kept.key == Key::ROOT {
+                kept.cpu = merged(kept.cpu, later.cpu);
+            }
+            later.key == kept.key
+        });
+        Ok(listing)
+    }
+}
+
+fn merged(first: CpuStat, second: CpuStat) -> CpuStat {
+    CpuStat {
+        usage: first.usage.or(second.usage),
+        user: first.user.or(second.user),
+        system: first.system.or(second.system),
+        periods: first.periods.or(second.periods),
+        throttled_periods: first.throttled_periods.or(second.throttled_periods),
+        throttled: first.throttled.or(second.throttled),
+        limit: first.limit.or(second.limit),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,74 @@
-//! Readers of `/proc`.
+//! Readers of `/proc`, and of the machine's topology in `/sys`: parsers are pure, [`Proc`] and [`topology::read`] open the files.
+
+pub mod cpulist;
+pub mod file;
+pub mod loadavg;
+pub mod meminfo;
+pub mod stat;
+pub mod topology;
+pub mod uptime;
+
+use std::path::PathBuf;
+
+pub use file::{Error, Malformed};
+pub use stat::Stat;
+
+use super::Roots;
+use crate::model::host::Memory;
+use crate::model::text;
+
+/// Opens the files of one `/proc` and hands them to their parsers. Each reading stands alone, so that each can fail alone.
+#[derive(Debug)]
+pub struct Proc {
+    root: PathBuf,
+    ticks_per_second: u64,
+    /// Kept between readings: `/proc/stat` has tens of kilobytes on large machines.
+    buffer: Vec<u8>,
+}
+
+impl Proc {
+    /// A reader below `roots.proc`; asks the C library for USER_HZ and opens nothing.
+    pub fn new(roots: &Roots) -> Proc {
+        Proc::with_ticks(roots, rustix::param::clock_ticks_per_second())
+    }
+
+    /// The same with a given USER_HZ: ticks per second in `/proc/stat`.
+    pub fn with_ticks(roots: &Roots, ticks_per_second: u64) -> Proc {
+        Proc { root: roots.proc.clone(), ticks_per_second, buffer: Vec::new() }
+    }
+
+    /// CPU times, context switches and numbers of tasks (`/proc/stat`).
+    pub fn stat(&mut self) -> Result<Stat, Error> {
+        let ticks = self.ticks_per_second;
+        self.read("stat", |text| stat::parse(text, ticks))
+    }
+
+    /// Load averages over 1, 5 and 15 minutes (`/proc/loadavg`).
+    pub fn load(&mut self) -> Result<[f64; 3], Error> {
+        self.read("loadavg", loadavg::parse)
+    }
+
+    /// Memory in bytes (`/proc/meminfo`).
+    pub fn memory(&mut self) -> Result<Memory, Error> {
+        self.read("meminfo", meminfo::parse)
+    }
+
+    /// Nanoseconds since boot, suspended time included (`/proc/uptime`).
+    pub fn uptime(&mut self) -> Result<u64, Error> {
+        self.read("uptime", uptime::parse)
+    }
+
+    /// Host name, escaped (`/proc/sys/kernel/hostname`): the name in the reader's own UTS namespace, whichever mount of proc it is.
+    pub fn host_name(&mut self) -> Result<String, Error> {
+        let path = self.root.join("sys/kernel/hostname");
+        let name = file::read(&path, &mut self.buffer)?;
+        Ok(text::escape(name.trim_ascii_end()).into_owned())
+    }
+
+    fn read<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Malformed>) -> Result<T, Error> {
+        file::parse(&self.root.join(name), &mut self.buffer, parse)
+    }
+}
+
+#[cfg(test)]
+mod tests;

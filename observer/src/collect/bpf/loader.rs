@@ -1,0 +1,194 @@
+//! Loads the checked-in object for the running kernel, attaches its programs and maps their memory.
+
+use std::borrow::Cow;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aya::maps::Map;
+use aya::programs::BtfTracePoint;
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_log::EbpfLogger;
+use log::Log;
+use observer_common::pod;
+use observer_common::sched::CpuState;
+
+use super::offsets::{self, Lacking, OffsetsError};
+use super::sched::Tables;
+use crate::collect::Roots;
+use crate::sys::Mapping;
+
+/// The checked-in object (`cargo xtask ebpf` builds it).
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/observer.bpf.o"));
+
+/// Names another object to load instead: for those who change the programs, and for CI with another compiler.
+pub const OBJECT_VARIABLE: &str = "OBSERVER_BPF_OBJECT";
+
+/// Why the programs do not run. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No BTF.
+    #[error("cannot read {}: {source}; the kernel needs CONFIG_DEBUG_INFO_BTF", path.display())]
+    NoBtf {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The kernel lacks a field.
+    #[error(transparent)]
+    Offsets(#[from] OffsetsError),
+    /// The object in [`OBJECT_VARIABLE`].
+    #[error("cannot read {} (named by {OBJECT_VARIABLE}): {source}", path.display())]
+    Object {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Privileges.
+    #[error("not permitted to load programs; needs CAP_BPF and CAP_PERFMON (or root): {0}")]
+    NotPermitted(String),
+    /// Everything else that loading can say.
+    #[error("{doing}: {said}")]
+    Refused {
+        /// What was tried.
+        doing: &'static str,
+        /// What aya and the kernel said, without the verifier's log (which goes to the debug log).
+        said: String,
+    },
+    /// Mapping the tables.
+    #[error("cannot map the tables of the scheduler hook: {0}; the kernel needs mappable arrays (5.5 and later)")]
+    Map(#[source] std::io::Error),
+}
+
+/// The programs at work. Dropping it detaches them.
+pub struct Programs {
+    /// Keeps programs, links and maps alive.
+    ebpf: Ebpf,
+    logger: Option<EbpfLogger<&'static dyn Log>>,
+    /// The scheduler family's tables.
+    pub sched: Tables,
+    /// What this kernel lacks, each with what is lost.
+    pub lacking: Vec<Lacking>,
+}
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Programs").field("lacking", &self.lacking).finish_non_exhaustive()
+    }
+}
+
+impl Programs {
+    /// Loads and attaches everything; `cpus` is one more than the highest CPU number in use.
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way, and what to do about it.
+    pub fn load(roots: &Roots, cpus: u32) -> Result<Programs, LoadError> {
+        let path = roots.sys.join("kernel/btf/vmlinux");
+        let bytes = std::fs::read(&path).map_err(|source| LoadError::NoBtf { path: path.clone(), source })?;
+        let resolved = offsets::resolve(&bytes)?;
+        drop(bytes);
+        let object = object()?;
+        let btf = Btf::parse_file(&path, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
+
+        let level = log_level();
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("OFFSETS", pod::bytes(&resolved.offsets), true)
+            .override_global(aya_log::LEVEL, &level, false)
+            .map_max_entries("CPUS", cpus)
+            .load(&object)
+            .map_err(|error| refused("cannot create the maps", &error))?;
+        let logger = EbpfLogger::init(&mut ebpf).inspect_err(|error| tracing::debug!(%error, "no log from the programs")).ok();
+
+        let mapping = match ebpf.map("CPUS") {
+            Some(Map::Array(map)) => {
+                Mapping::of_map(map.fd().as_fd(), cpus as usize * size_of::<CpuState>()).map_err(LoadError::Map)?
+            }
+            _ => return Err(missing("CPUS")),
+        };
+        let sched = Tables::new(mapping, cpus);
+        let program: &mut BtfTracePoint = ebpf
+            .program_mut("sched_switch")
+            .ok_or_else(|| missing("sched_switch"))?
+            .try_into()
+            .map_err(|error| refused("cannot use sched_switch", &error))?;
+        program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
+        program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
+        Ok(Programs { ebpf, logger, sched, lacking: resolved.lacking })
+    }
+
+    /// How often the scheduler hook ran and for how long, as the kernel counts while its statistics are on.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to the question.
+    pub fn counted(&self) -> Result<(u64, Duration), LoadError> {
+        let program = self.ebpf.program("sched_switch").ok_or_else(|| missing("sched_switch"))?;
+        let info = program.info().map_err(|error| refused("cannot ask for statistics", &error))?;
+        Ok((info.run_count(), info.run_time()))
+    }
+
+    /// Hands what the programs logged to the daemon's log.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+/// The object to load: the checked-in one, or what [`OBJECT_VARIABLE`] names.
+///
+/// # Errors
+///
+/// When that cannot be read.
+pub fn object() -> Result<Cow<'static, [u8]>, LoadError> {
+    let Some(path) = std::env::var_os(OBJECT_VARIABLE) else { return Ok(Cow::Borrowed(OBJECT)) };
+    let path = Path::new(&path);
+    tracing::info!(path = %path.display(), "loading another object");
+    std::fs::read(path).map(Cow::Owned).map_err(|source| LoadError::Object { path: path.into(), source })
+}
+
+/// The programs log no more than the daemon's own log shows.
+fn log_level() -> u8 {
+    use tracing::level_filters::LevelFilter;
+    match LevelFilter::current() {
+        LevelFilter::OFF => 0,
+        LevelFilter::ERROR => aya_log::Level::Error as u8,
+        LevelFilter::WARN => aya_log::Level::Warn as u8,
+        LevelFilter::INFO => aya_log::Level::Info as u8,
+        LevelFilter::DEBUG => aya_log::Level::Debug as u8,
+        LevelFilter::TRACE => aya_log::Level::Trace as u8,
+    }
+}
+
+fn missing(what: &str) -> LoadError {
+    LoadError::Refused { doing: "cannot use the object", said: format!("it has no {what}") }
+}
+
+/// An error as one line: the chain of causes, without the verifier's log.
+fn refused(doing: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
+    let mut said = String::new();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut not_permitted = false;
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            not_permitted |= io.kind() == std::io::ErrorKind::PermissionDenied;
+        }
+        let line = text.lines().next().unwrap_or_default();
+        if !said.contains(line) {
+            if !said.is_empty() {
+                said.push_str(": ");
+            }
+            said.push_str(line);
+        }
+        if text.lines().nth(1).is_some() {
+            tracing::debug!(%text, "the kernel said");
+        }
+        cause = error.source();
+    }
+    if not_permitted { LoadError::NotPermitted(said) } else { LoadError::Refused { doing, said } }
+}

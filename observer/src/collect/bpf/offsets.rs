@@ -1,0 +1,121 @@
+//! Where the running kernel keeps what the programs read, from its BTF: facts, never a version.
+
+use observer_common::sched::Offsets;
+
+use super::btf::{Btf, BtfError, Missing};
+
+/// What the kernel's BTF gave: the offsets, and what is missing although the programs do without it.
+#[derive(Clone)]
+pub struct Resolved {
+    /// For the kernel side.
+    pub offsets: Offsets,
+    /// Things that this kernel lacks and whose lack only degrades.
+    pub lacking: Vec<Lacking>,
+}
+
+/// Something this kernel does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// What is not there.
+    pub missing: Missing,
+    /// What is lost with it.
+    pub lost: &'static str,
+}
+
+/// Why the scheduler family cannot run on this kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum OffsetsError {
+    /// The bytes are not BTF.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// A field that the family cannot do without.
+    #[error("the kernel's BTF says: {0}; without it there are no run-queue waits")]
+    Missing(Missing),
+}
+
+const NAMES: [&str; 10] = [
+    "task_struct",
+    "cfs_rq",
+    "rq",
+    "css_set",
+    "cgroup_subsys_state",
+    "cgroup",
+    "kernfs_node",
+    "sched_info",
+    "cgroup_subsys_id",
+    "btf_trace_sched_switch",
+];
+
+/// Resolves the scheduler family's offsets.
+///
+/// # Errors
+///
+/// Malformed BTF, or a field that the family cannot do without; the message names it.
+pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
+    let btf = Btf::read(bytes, NAMES)?;
+    let member = |path: &str| match btf.member(path)? {
+        Ok(member) => Ok(member.offset),
+        Err(missing) => Err(OffsetsError::Missing(missing)),
+    };
+    let mut lacking = Vec::new();
+    let switch_has_state = match btf.tracepoint_arguments("sched_switch")? {
+        Ok(arguments) => arguments >= 4,
+        Err(missing) => return Err(OffsetsError::Missing(missing)),
+    };
+    let css_set_cpu = match cpu_controller(&btf)? {
+        Ok(offset) => offset,
+        Err(missing) => {
+            let lost = "cgroups of the v1 cpu hierarchy are counted as /";
+            lacking.push(Lacking { missing, lost });
+            0
+        }
+    };
+    let offsets = Offsets {
+        task_pid: member("task_struct.pid")?,
+        task_state: member("task_struct.__state|state")?,
+        task_cfs_rq: member("task_struct.se.cfs_rq")?,
+        task_last_queued: member("task_struct.sched_info.last_queued")?,
+        task_cgroups: member("task_struct.cgroups")?,
+        cfs_rq_rq: member("cfs_rq.rq")?,
+        rq_clock: member("rq.clock")?,
+        rq_cpu: member("rq.cpu")?,
+        css_set_dfl_cgrp: member("css_set.dfl_cgrp")?,
+        css_set_cpu,
+        css_cgroup: member("cgroup_subsys_state.cgroup")?,
+        cgroup_parent: member("cgroup.self.parent")?,
+        cgroup_kn: member("cgroup.kn")?,
+        kn_id: member("kernfs_node.id")?,
+        switch_has_state: u64::from(switch_has_state),
+    };
+    Ok(Resolved { offsets, lacking })
+}
+
+/// `css_set.subsys[cpu_cgrp_id]`: the number is a matter of the kernel's configuration.
+fn cpu_controller(btf: &Btf<'_>) -> Result<Result<u64, Missing>, BtfError> {
+    let subsys = match btf.member("css_set.subsys")? {
+        Ok(subsys) => subsys,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let id = match btf.enumerator("cgroup_subsys_id", "cpu_cgrp_id")? {
+        Ok(id) => id,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let (Some(array), Ok(id)) = (subsys.array, u64::try_from(id)) else {
+        return Ok(Err(Missing::Form { name: "css_set.subsys".into(), wanted: "an array" }));
+    };
+    if id >= u64::from(array.len) {
+        return Ok(Err(Missing::Form { name: "cpu_cgrp_id".into(), wanted: "an index of css_set.subsys" }));
+    }
+    Ok(Ok(subsys.offset + id * array.element_size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_btf_is_an_error() {
+        assert!(matches!(resolve(b""), Err(OffsetsError::Btf(_))));
+        assert!(matches!(resolve(&[0x9f, 0xeb, 1, 0]), Err(OffsetsError::Btf(_))));
+    }
+}

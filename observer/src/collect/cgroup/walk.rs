@@ -1,0 +1,266 @@
+//! The walk through the trees: the edge that opens directories and files.
+//!
+//! The cost is system calls, so there are few: files are opened relative to their directory and read with one call (the kernel gives
+//! these files in one piece), ids come with the directory entries, and a directory without subdirectories, as its link count says on a
+//! cgroup file system, is not listed.
+
+use std::ffi::{CStr, CString};
+use std::fmt::Display;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use observer_common::sched::Key;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, fstatfs, openat, statat};
+use rustix::io::{Errno, read};
+
+use super::{Error, Found, Layout, Listing, Unreadable, stat, unit};
+use crate::model::Hierarchy;
+use crate::model::cgroup::CpuStat;
+use crate::model::text;
+
+/// Deeper directories are left out and counted as unreadable; each level holds a descriptor open. Real trees have about ten.
+const MAX_DEPTH: usize = 64;
+/// More than any file read here has.
+const FILE_BYTES: usize = 4096;
+/// For directory entries, some five hundred at a time.
+const ENTRY_BYTES: usize = 32 << 10;
+
+const CGROUP_SUPER_MAGIC: u64 = 0x27_e0eb;
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+
+/// Memory that walks use again, and what the present one has found.
+#[derive(Default, Debug)]
+pub struct Walker {
+    file: Vec<u8>,
+    entries: Vec<u8>,
+    /// The present directory, from the hierarchy's root; empty for the root.
+    path: Vec<u8>,
+    listing: Listing,
+}
+
+/// A hierarchy that is walked.
+struct Tree<'a> {
+    root: &'a Path,
+    hierarchy: Hierarchy,
+    /// Whether this is the kernel's file system and not a copy of its files.
+    is_cgroupfs: bool,
+    cpuacct: Cpuacct,
+}
+
+/// Where `cpuacct.usage` is.
+enum Cpuacct {
+    Nowhere,
+    /// In the same directory: both controllers are one hierarchy.
+    Here,
+    /// At the same path below this root.
+    Below(OwnedFd),
+}
+
+/// What a directory has from the one above it.
+#[derive(Clone, Copy)]
+struct Place {
+    key: Key,
+    parent: Option<Key>,
+    limit: Option<f64>,
+    depth: usize,
+}
+
+impl Walker {
+    /// Everything in all hierarchies that give keys, v2 first. Fails when no root can be opened.
+    pub fn walk(&mut self, layout: &Layout) -> Result<Listing, Error> {
+        self.listing = Listing::default();
+        let roots = [(Hierarchy::V2, &layout.v2), (Hierarchy::Cpu, &layout.cpu)];
+        let mut failed = None;
+        for (hierarchy, root) in roots.into_iter().filter_map(|(hierarchy, root)| Some((hierarchy, root.as_deref()?))) {
+            if let Err(errno) = self.tree(layout, hierarchy, root) {
+                failed.get_or_insert((root, errno));
+                complain(&mut self.listing, root, b"", "", &errno);
+            }
+        }
+        match failed {
+            Some((root, errno)) if self.listing.groups.is_empty() => {
+                Err(Error::Read { path: root.to_owned(), error: errno.into() })
+            }
+            _ => Ok(std::mem::take(&mut self.listing)),
+        }
+    }
+
+    fn tree(&mut self, layout: &Layout, hierarchy: Hierarchy, root: &Path) -> Result<(), Errno> {
+        let open = |root: &Path| openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let directory = open(root)?;
+        let is_cgroupfs = matches!(fstatfs(&directory)?.f_type as u64, CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC);
+        let cpuacct = match layout.cpuacct.as_deref() {
+            Some(same) if same == root => Cpuacct::Here,
+            Some(other) => open(other).map_or(Cpuacct::Nowhere, Cpuacct::Below),
+            None => Cpuacct::Nowhere,
+        };
+        let inode = fstat(&directory)?.st_ino;
+        let namespaced = is_cgroupfs && inode != 1;
+        self.listing.namespaced |= namespaced;
+        let key = if namespaced { key(hierarchy, inode) } else { Key::ROOT };
+        self.path.clear();
+        let tree = Tree { root, hierarchy, is_cgroupfs, cpuacct };
+        self.visit(&tree, directory.as_fd(), Place { key, parent: None, limit: None, depth: 0 });
+        Ok(())
+    }
+
+    /// A directory, then those in it.
+    fn visit(&mut self, tree: &Tree<'_>, directory: BorrowedFd<'_>, place: Place) {
+        let Some(cpu) = self.cpu(tree, directory, place.limit) else {
+            self.listing.vanished += 1;
+            return;
+        };
+        let path = if self.path.is_empty() { "/".into() } else { text::escape(&self.path).into_owned() };
+        self.listing.groups.push(Found { key: place.key, parent: place.parent, path, unit: unit::nearest(&self.path), cpu });
+        // kernfs counts a directory's subdirectories in its links; other file systems need not.
+        if tree.is_cgroupfs && fstat(directory).is_ok_and(|stat| stat.st_nlink == 2) {
+            return;
+        }
+        for (name, inode) in self.children(tree, directory) {
+            let above = self.path.len();
+            self.path.push(b'/');
+            self.path.extend_from_slice(name.to_bytes());
+            let key = key(tree.hierarchy, inode);
+            self.child(tree, directory, &name, Place { key, parent: Some(place.key), limit: cpu.limit, depth: place.depth + 1 });
+            self.path.truncate(above);
+        }
+    }
+
+    fn child(&mut self, tree: &Tree<'_>, above: BorrowedFd<'_>, name: &CStr, place: Place) {
+        if place.depth > MAX_DEPTH {
+            return complain(&mut self.listing, tree.root, &self.path, "", &format_args!("deeper than {MAX_DEPTH} levels"));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(above, name, flags, Mode::empty()) {
+            Ok(directory) => self.visit(tree, directory.as_fd(), place),
+            Err(Errno::NOENT | Errno::NODEV) => self.listing.vanished += 1,
+            Err(errno) => complain(&mut self.listing, tree.root, &self.path, "", &errno),
+        }
+    }
+
+    /// Names and inodes of the directories in a directory, links left out. On a cgroup file system the entry's inode is `stat`'s.
+    fn children(&mut self, tree: &Tree<'_>, directory: BorrowedFd<'_>) -> Vec<(CString, u64)> {
+        let mut children = Vec::new();
+        self.entries.reserve(ENTRY_BYTES);
+        let mut entries = RawDir::new(directory, self.entries.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            match entry {
+                Ok(entry) => {
+                    let name = entry.file_name();
+                    let is_directory = match entry.file_type() {
+                        FileType::Unknown => statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+                        known => known == FileType::Directory,
+                    };
+                    if is_directory && name != c"." && name != c".." {
+                        children.push((name.to_owned(), entry.ino()));
+                    }
+                }
+                // It ended meanwhile, and so it has none.
+                Err(Errno::NOENT) => break,
+                Err(errno) => {
+                    complain(&mut self.listing, tree.root, &self.path, "", &errno);
+                    break;
+                }
+            }
+        }
+        children
+    }
+
+    /// What the files of a directory say; `None` when the cgroup has ended.
+    fn cpu(&mut self, tree: &Tree<'_>, directory: BorrowedFd<'_>, inherited: Option<f64>) -> Option<CpuStat> {
+        let known = self.value(tree, directory, "cpu.stat", stat::cpu_stat)?;
+        // The directory of a cgroup that has ended looks empty; every living one has cgroup.procs.
+        if known.is_none()
+            && tree.is_cgroupfs
+            && matches!(statat(directory, c"cgroup.procs", AtFlags::empty()), Err(Errno::NOENT))
+        {
+            return None;
+        }
+        let mut cpu = known.unwrap_or_default();
+        let own = match tree.hierarchy {
+            // Where the controller is off there is neither the one nor the other.
+            Hierarchy::V2 if cpu.periods.is_none() => None,
+            Hierarchy::V2 => self.value(tree, directory, "cpu.max", stat::cpu_max)?.flatten(),
+            Hierarchy::Cpu => match self.value(tree, directory, "cpu.cfs_quota_us", stat::quota)?.flatten() {
+                Some(quota) => {
+                    let period = self.value(tree, directory, "cpu.cfs_period_us", stat::count)?;
+                    period.and_then(|period| stat::cpus(quota, period))
+                }
+                None => None,
+            },
+        };
+        cpu.limit = stat::tighter(inherited, own);
+        if cpu.usage.is_none() {
+            // A cgroup that ended in cpuacct alone is still there in this hierarchy.
+            cpu.usage = self.cpuacct(tree, directory).flatten();
+        }
+        Some(cpu)
+    }
+
+    fn cpuacct(&mut self, tree: &Tree<'_>, directory: BorrowedFd<'_>) -> Option<Option<u64>> {
+        match &tree.cpuacct {
+            Cpuacct::Nowhere => Some(None),
+            Cpuacct::Here => self.value(tree, directory, "cpuacct.usage", stat::count),
+            Cpuacct::Below(root) => {
+                let above = self.path.len();
+                self.path.extend_from_slice(b"/cpuacct.usage");
+                let read = read_file(root.as_fd(), &self.path[1..], &mut self.file);
+                self.path.truncate(above);
+                self.parsed(tree, "cpuacct.usage", read, stat::count)
+            }
+        }
+    }
+
+    /// A file of a directory: `None` when the cgroup has ended, `Some(None)` when what the file says is unknown.
+    fn value<T, P>(&mut self, tree: &Tree<'_>, directory: BorrowedFd<'_>, name: &str, parse: P) -> Option<Option<T>>
+    where
+        P: FnOnce(&[u8]) -> Result<T, stat::Malformed>,
+    {
+        let read = read_file(directory, name.as_bytes(), &mut self.file);
+        self.parsed(tree, name, read, parse)
+    }
+
+    fn parsed<T, P>(&mut self, tree: &Tree<'_>, name: &str, read: Result<(), Errno>, parse: P) -> Option<Option<T>>
+    where
+        P: FnOnce(&[u8]) -> Result<T, stat::Malformed>,
+    {
+        let complaint: &dyn Display = match read {
+            Ok(()) => match parse(&self.file) {
+                Ok(value) => return Some(Some(value)),
+                Err(malformed) => &{ malformed },
+            },
+            Err(Errno::NOENT) => return Some(None),
+            Err(Errno::NODEV) => return None,
+            Err(errno) => &{ errno },
+        };
+        complain(&mut self.listing, tree.root, &self.path, name, complaint);
+        Some(None)
+    }
+}
+
+fn key(hierarchy: Hierarchy, inode: u64) -> Key {
+    match hierarchy {
+        Hierarchy::V2 => Key::v2(inode),
+        Hierarchy::Cpu => Key::cpu(inode),
+    }
+}
+
+/// The beginning of a file, by one call: a file of this kind comes whole.
+fn read_file(directory: BorrowedFd<'_>, name: &[u8], buffer: &mut Vec<u8>) -> Result<(), Errno> {
+    let file = openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    buffer.resize(FILE_BYTES, 0);
+    let length = read(&file, &mut buffer[..])?;
+    buffer.truncate(length);
+    Ok(())
+}
+
+/// Counts something unreadable, and names it if it is the first.
+fn complain(listing: &mut Listing, root: &Path, path: &[u8], name: &str, what: &dyn Display) {
+    let unreadable = listing.unreadable.get_or_insert_with(|| {
+        let root = text::escape(root.as_os_str().as_encoded_bytes());
+        let slash = if name.is_empty() { "" } else { "/" };
+        Unreadable { count: 0, first: format!("{root}{}{slash}{name}: {what}", text::escape(path)) }
+    });
+    unreadable.count += 1;
+}
