@@ -87,7 +87,8 @@ pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>) -> an
             }
         };
         // Between the stop and SIGCONT the terminal is not ours; what changed is drawn then.
-        if !(stopped && matches!(effect, Effect::Draw | Effect::Redraw)) && !terminal::apply(&mut screen, &mut app, effect)? {
+        let hidden = stopped && matches!(effect, Effect::Draw | Effect::Redraw);
+        if !hidden && !terminal::apply(&mut screen, &mut app, effect)? {
             return Ok(());
         }
     }

@@ -11,6 +11,7 @@ use crossterm::style::Print;
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use crossterm::{execute, queue};
 use ratatui::backend::CrosstermBackend;
+use rustix::process::{Signal, kill_current_process_group};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -145,9 +146,9 @@ pub(super) fn apply(screen: &mut Screen, app: &mut App, effect: Effect) -> anyho
             screen.forget()?;
             screen.draw(app)?;
         }
-        // As the terminal's driver would in its ordinary mode: the whole job, so that what started us is stopped, too.
         Effect::Suspend => {
-            rustix::process::kill_current_process_group(rustix::process::Signal::TSTP).context("cannot suspend")?
+            // As the terminal's driver would in its ordinary mode: the whole job, so that what started us is stopped, too.
+            kill_current_process_group(Signal::TSTP).context("cannot suspend")?;
         }
         Effect::Quit => return Ok(false),
     }
