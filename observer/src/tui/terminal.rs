@@ -11,6 +11,7 @@ use crossterm::style::Print;
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use crossterm::{execute, queue};
 use ratatui::backend::CrosstermBackend;
+use ratatui::layout::{Position, Rect};
 use rustix::process::{Signal, kill_current_process_group};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -57,8 +58,11 @@ impl Screen {
     }
 
     /// Forgets what the terminal shows, so that the next frame is drawn whole.
+    ///
+    /// Not by ratatui's `clear`: that asks the terminal for its cursor and waits for an answer which the event reader takes.
     pub(super) fn forget(&mut self) -> anyhow::Result<()> {
-        self.terminal.clear().context("cannot write to the terminal")
+        let size = self.terminal.size().context("cannot read the terminal's size")?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size))).context("cannot write to the terminal")
     }
 
     /// Gives the terminal back for as long as we are stopped.
