@@ -54,7 +54,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         std::thread::sleep(Duration::from_millis(20));
         programs.sched.turn(&mut |_, _| {})?;
         let began = Instant::now();
-        programs.sched.reread(&mut |_, _| {});
+        programs.sched.drain(&mut |_, _| {});
         reads.push(began.elapsed());
     }
     reads.sort();

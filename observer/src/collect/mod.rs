@@ -2,14 +2,22 @@
 
 pub mod bpf;
 pub mod cgroup;
+mod hook;
 pub mod proc;
 pub mod roots;
 
 use std::time::{Instant, SystemTime};
 
+use observer_common::sched::Key;
+
+use self::cgroup::{Cgroups, Listing};
+use self::hook::Hook;
+use self::proc::Proc;
+use self::proc::topology::{self, Machine};
 pub use roots::Roots;
 
-use crate::model::{Host, Sample};
+use crate::model::cgroup::CpuStat;
+use crate::model::{Cgroup, Cpu, Host, Sample, Source, State};
 
 /// All sources together.
 #[derive(Debug)]
@@ -17,28 +25,175 @@ pub struct Collector {
     roots: Roots,
     began: Instant,
     start: SystemTime,
+    proc: Proc,
+    machine: Option<Machine>,
+    cgroups: Option<Cgroups>,
+    hook: Hook,
 }
 
 impl Collector {
     /// Readers of files below the roots. Nothing is opened yet, and nothing can fail: what cannot be read becomes a row of health.
     pub fn new(roots: Roots) -> Collector {
-        Collector { roots, began: Instant::now(), start: SystemTime::now() }
+        Collector {
+            proc: Proc::new(&roots),
+            roots,
+            began: Instant::now(),
+            start: SystemTime::now(),
+            machine: None,
+            cgroups: None,
+            hook: Hook::off("the programs are not attached (--no-bpf)"),
+        }
     }
 
-    /// Loads and attaches the programs; what does not work becomes a row of health.
-    pub fn attach(&mut self) {}
-
-    /// Reads everything once.
-    pub fn collect(&mut self) -> Sample {
-        let _ = &self.roots;
-        Sample {
-            time: SystemTime::now(),
-            uptime: self.began.elapsed(),
-            start: self.start,
-            host: Host::default(),
-            cpus: Vec::new(),
-            cgroups: Vec::new(),
-            sources: Vec::new(),
+    /// Loads and attaches the programs; what does not work becomes a row of health. Counting begins here.
+    pub fn attach(&mut self) {
+        if self.machine.is_none() {
+            self.machine = topology::read(&self.roots.sys).ok();
         }
+        let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
+        self.hook = Hook::attach(&self.roots, online.unwrap_or_default());
+        self.start = SystemTime::now();
+    }
+
+    /// Says in health that [`Collector::attach`] is about to be called.
+    pub fn will_attach(&mut self) {
+        self.hook = Hook::off("the programs are being attached");
+    }
+
+    /// Reads everything once. The moment of the sample is that at which the hook's tables change hands.
+    pub fn collect(&mut self) -> Sample {
+        let mut health = Health::default();
+        let time = SystemTime::now();
+        let uptime = self.began.elapsed();
+        let turned = Instant::now();
+        self.hook.turn();
+        let turning = turned.elapsed();
+
+        let stat = health.read("stat", || self.proc.stat());
+        let mut host = self.host(&mut health);
+        let listing = self.listing(&mut health);
+        let cpus = stat.as_ref().map(|stat| stat.cpus.as_slice()).unwrap_or_default();
+        self.topology(&mut health, cpus.iter().map(|(number, _)| *number));
+
+        let drained = Instant::now();
+        self.hook.drain(&listing);
+        let numbers: Vec<u32> = cpus.iter().map(|(number, _)| *number).collect();
+        health.push(self.hook.source(&numbers, turning + drained.elapsed()));
+
+        if let Some(stat) = &stat {
+            host.context_switches = stat.context_switches;
+            host.tasks = stat.tasks;
+        }
+        host.table_full = self.hook.overflows();
+        let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
+        let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
+        let cpus = cpus.iter().map(cpu).collect();
+        let cgroups = self.rows(listing);
+        Sample { time, uptime, start: self.start, host, cpus, cgroups, sources: health.sorted() }
+    }
+
+    fn host(&mut self, health: &mut Health) -> Host {
+        Host {
+            name: self.proc.host_name().unwrap_or_default(),
+            load: health.read("loadavg", || self.proc.load()),
+            memory: health.read("meminfo", || self.proc.memory()),
+            uptime: health.read("uptime", || self.proc.uptime()),
+            ..Host::default()
+        }
+    }
+
+    fn listing(&mut self, health: &mut Health) -> Listing {
+        let listing = health.read("cgroup", || {
+            if self.cgroups.is_none() {
+                self.cgroups = Some(Cgroups::open(&self.roots.cgroup)?);
+            }
+            self.cgroups.as_mut().map(Cgroups::read).transpose()
+        });
+        let listing = listing.flatten().unwrap_or_default();
+        if let Some(unreadable) = &listing.unreadable {
+            health.degrade("cgroup", unreadable.to_string());
+        }
+        if listing.namespaced {
+            let sees = "sees only its own cgroup namespace; give it the host's (cgroupns: host) or its /sys/fs/cgroup";
+            health.degrade("cgroup", sees.into());
+        }
+        listing
+    }
+
+    /// The machine's topology, read again when the CPUs are others.
+    fn topology(&mut self, health: &mut Health, mut numbers: impl Iterator<Item = u32>) {
+        let mut known = |machine: &Machine| numbers.all(|number| machine.cpus.contains_key(&number));
+        if self.machine.as_ref().is_none_or(|machine| !known(machine)) {
+            self.machine = health.read("topology", || topology::read(&self.roots.sys));
+        } else {
+            health.push(Source { name: "topology", state: State::On, duration: None, dropped: 0 });
+        }
+        if let Some(problem) = self.machine.as_ref().and_then(|machine| machine.problem.as_ref()) {
+            health.degrade("topology", problem.to_string());
+        }
+    }
+
+    /// One row for each cgroup that is listed, and those that no listing can name.
+    fn rows(&self, listing: Listing) -> Vec<Cgroup> {
+        let mut rows: Vec<Cgroup> = listing
+            .groups
+            .into_iter()
+            .map(|found| Cgroup {
+                id: found.key,
+                sched: self.hook.cgroup(found.key),
+                path: found.path,
+                unit: found.unit,
+                cpu: found.cpu,
+            })
+            .collect();
+        for (id, name) in [(Key::ROOT, "/"), (Key::OTHER, "~other"), (Key::GONE, "~gone")] {
+            if let Some(sched) = self.hook.ran(id)
+                && !rows.iter().any(|row| row.id == id || row.path == name)
+            {
+                rows.push(Cgroup { id, path: name.into(), unit: None, cpu: CpuStat::default(), sched: Some(sched) });
+            }
+        }
+        rows.sort_by_key(|row| row.id);
+        rows
+    }
+}
+
+/// The rows of health of one reading.
+#[derive(Default)]
+struct Health {
+    sources: Vec<Source>,
+}
+
+impl Health {
+    /// Runs one source's reading; an error puts it off and costs nobody else anything.
+    fn read<T, E: std::fmt::Display>(&mut self, name: &'static str, read: impl FnOnce() -> Result<T, E>) -> Option<T> {
+        let began = Instant::now();
+        let result = read();
+        let duration = Some(began.elapsed());
+        let (state, value) = match result {
+            Ok(value) => (State::On, Some(value)),
+            Err(error) => (State::Off(error.to_string()), None),
+        };
+        self.push(Source { name, state, duration, dropped: 0 });
+        value
+    }
+
+    fn push(&mut self, source: Source) {
+        self.sources.push(source);
+    }
+
+    /// Says what is missing of a source that works.
+    fn degrade(&mut self, name: &str, reason: String) {
+        let Some(source) = self.sources.iter_mut().find(|source| source.name == name) else { return };
+        match &mut source.state {
+            State::On => source.state = State::Degraded(reason),
+            State::Degraded(before) => *before = format!("{before}; {reason}"),
+            State::Off(_) => {}
+        }
+    }
+
+    fn sorted(mut self) -> Vec<Source> {
+        self.sources.sort_by_key(|source| source.name);
+        self.sources
     }
 }

@@ -23,7 +23,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The hook has not run yet, or works in generation 0 since.
+    /// Before the hook is attached.
     pub fn new(mapping: Mapping, cpus: u32) -> Tables {
         let tables = Tables { mapping, cpus, generation: 1, read: None };
         // A slot's stamp of 0 is that of memory never used, so generations count from 1.
@@ -46,42 +46,55 @@ impl Tables {
         self.read = Some(HashMap::new());
     }
 
-    /// Begins a new generation on every CPU and hands over what the ended one holds: `(CPU, slot)`, for every slot in use.
+    /// Begins a new generation on every CPU and waits until no hook works in the ended one any more. `late` gets what came to the
+    /// former table since it was read, where there is no barrier; nothing otherwise.
     ///
     /// # Errors
     ///
-    /// Only what `membarrier` may say beyond not being there.
-    pub fn turn(&mut self, each: &mut dyn FnMut(u32, &Slot)) -> io::Result<()> {
-        // Where there is no barrier, the table that is about to be used again may have got a last switch after it was read.
+    /// What `membarrier` may say beyond not being there. Nothing is lost: every table is then read again before it is used again.
+    pub fn turn(&mut self, late: &mut dyn FnMut(u32, &Slot)) -> io::Result<()> {
         if let Some(read) = self.read.take() {
-            self.settle(&read, each);
+            self.settle(&read, late);
             self.read = Some(HashMap::new());
         }
-        let ended = self.generation;
         self.generation += 1;
         self.publish();
-        if self.read.is_none() {
-            match sys::membarrier() {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) || error.raw_os_error() == Some(libc::ENOSYS) => {
-                    tracing::info!("no membarrier on this kernel (CPUs in nohz_full?): each table is read twice");
-                    self.read = Some(HashMap::new());
-                }
-                Err(error) => {
-                    // Nothing is lost: without the barrier, too, every table is read again before it is used again.
-                    self.read = Some(HashMap::new());
-                    self.drain(ended, each);
-                    return Err(error);
+        if self.read.is_some() {
+            return Ok(());
+        }
+        let Err(error) = sys::membarrier() else { return Ok(()) };
+        self.read = Some(HashMap::new());
+        match error.raw_os_error() {
+            Some(libc::EINVAL | libc::ENOSYS) => {
+                tracing::info!("no membarrier on this kernel (CPUs in nohz_full?): each table is read twice");
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Hands over what the ended generation holds: the CPU's number and the slot, for every slot in use.
+    pub fn drain(&mut self, each: &mut dyn FnMut(u32, &Slot)) {
+        let ended = self.generation - 1;
+        let mut read = self.read.take();
+        for cpu in 0..self.cpus {
+            for index in 0..=SLOTS {
+                if let Some(slot) = self.slot(cpu, ended, index) {
+                    each(cpu, &slot);
+                    if let Some(read) = &mut read {
+                        read.insert((cpu, index), slot);
+                    }
                 }
             }
         }
-        self.drain(ended, each);
-        Ok(())
+        self.read = read;
     }
 
-    /// Reads the table of the generation that ended last once more: for measuring.
-    pub fn reread(&mut self, each: &mut dyn FnMut(u32, &Slot)) {
-        self.drain(self.generation.saturating_sub(1), each);
+    /// Look-ups that found no slot, since the hook was attached; their counts are booked to [`Key::OTHER`](observer_common::sched::Key).
+    pub fn overflows(&self) -> u64 {
+        let offset = offset_of!(CpuState, overflows);
+        let words = (0..self.cpus).filter_map(|cpu| self.mapping.word(self.offset(cpu) + offset));
+        words.map(|word| word.load(Ordering::Relaxed)).sum()
     }
 
     fn publish(&self) {
@@ -92,22 +105,9 @@ impl Tables {
         }
     }
 
-    fn drain(&mut self, generation: u64, each: &mut dyn FnMut(u32, &Slot)) {
-        for cpu in 0..self.cpus {
-            for index in 0..=SLOTS {
-                if let Some(slot) = self.slot(cpu, generation, index) {
-                    each(cpu, &slot);
-                    if let Some(read) = &mut self.read {
-                        read.insert((cpu, index), slot);
-                    }
-                }
-            }
-        }
-    }
-
     /// Hands over what came to the table of the generation before this one since it was read.
     fn settle(&self, read: &HashMap<(u32, usize), Slot>, each: &mut dyn FnMut(u32, &Slot)) {
-        let Some(generation) = self.generation.checked_sub(1) else { return };
+        let generation = self.generation - 1;
         for cpu in 0..self.cpus {
             for index in 0..=SLOTS {
                 let Some(slot) = self.slot(cpu, generation, index) else { continue };
