@@ -69,7 +69,7 @@ pub fn sentence(evidence: &Evidence) -> String {
         return "Measuring: rates need a second sample.".into();
     }
     let per_second = |seconds| Format::PerSecond.text(Some(seconds));
-    let name = |path: &str| text::tail(path, NAME).into_owned();
+    let name = |path: &str| if path == "/" { "the root group itself".to_owned() } else { text::tail(path, NAME).into_owned() };
     let mut parts = Vec::new();
     let mut calm = true;
     match (evidence.wait, &evidence.most) {
@@ -122,6 +122,7 @@ mod tests {
             "Waited 1.24s/s, most in /batch.slice (900ms/s); steal 2.0%; throttled 300ms/s in /api.slice.",
         );
         check(Some(0.012), None, Some(0.0), None, "Nothing waits much (12.0ms/s); no steal or throttling to speak of.");
+        check(Some(2.0), Some(("/", 1.5)), None, None, "Waited 2.00s/s, most in the root group itself (1.50s/s).");
         check(None, None, Some(0.05), None, "Run-queue wait is not measured; steal 5.0%.");
         check(None, None, None, None, "Run-queue wait is not measured.");
         check(Some(0.0), None, None, Some(("/a", 0.04)), "Nothing waits much (0); no steal or throttling to speak of.");
