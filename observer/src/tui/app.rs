@@ -1,0 +1,479 @@
+//! What the dashboard shows, and what keys, clicks and snapshots make of it. Pure: no terminal, no clock.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use observer_common::sched::Key;
+use ratatui::layout::{Position, Rect};
+
+use super::keys::{self, Mode};
+use super::lines::{self, Fold, Line};
+use super::options::Options;
+use super::table::{Cell, Sort};
+use super::views::cgroups::COLUMNS;
+use crate::model::Snapshot;
+
+/// A view.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// Where the time went, in one screen.
+    Overview,
+    /// All control groups.
+    Cgroups,
+}
+
+impl View {
+    /// All, in the order of their numbers.
+    pub const ALL: [View; 2] = [View::Overview, View::Cgroups];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            View::Overview => "Overview",
+            View::Cgroups => "Cgroups",
+        }
+    }
+}
+
+/// What a key asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the table of keys says each in words")]
+pub enum Action {
+    Quit,
+    Back,
+    Help,
+    Pause,
+    Redraw,
+    Suspend,
+    NextView,
+    PreviousView,
+    Show(View),
+    Move(Motion),
+    Open,
+    Filter,
+    Type(char),
+    Erase,
+    EraseAll,
+    KeepFilter,
+    ClearFilter,
+    SortNext,
+    SortPrevious,
+    SortBy(usize),
+    Reverse,
+    Tree,
+    Fold,
+    Unfold,
+    FoldAll,
+    Select(usize),
+}
+
+/// Where the selection goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the table of keys says each in words")]
+pub enum Motion {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    HalfUp,
+    HalfDown,
+    Top,
+    Bottom,
+    By(i16),
+}
+
+/// What the loop has to do after a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Nothing: no frame is drawn.
+    Nothing,
+    /// Draw.
+    Draw,
+    /// Forget what the terminal shows and draw.
+    Redraw,
+    /// Give the terminal back and stop until the shell continues us.
+    Suspend,
+    /// End.
+    Quit,
+}
+
+/// What was drawn where, for the mouse and for pages.
+#[derive(Default, Debug)]
+pub struct Hits {
+    /// Tabs.
+    pub tabs: Vec<(Rect, View)>,
+    /// Headers of the list and the index of their column.
+    pub headers: Vec<(Rect, usize)>,
+    /// The list's lines.
+    pub body: Rect,
+    /// How many lines the open page or the help could be scrolled.
+    pub scrollable: usize,
+}
+
+/// A list of cgroups: what it holds and where one is in it.
+#[derive(Debug)]
+pub struct List {
+    /// The order; the overview's list has its own.
+    pub sort: Sort,
+    /// The lines, in order.
+    pub lines: Vec<Line>,
+    /// The selected thing; the selection follows it when lines move.
+    pub selected: Option<Key>,
+    /// Its line, or where it was when it went.
+    pub at: usize,
+    /// The first line on screen.
+    pub offset: usize,
+    /// How many lines the screen has for it.
+    pub page: usize,
+}
+
+impl List {
+    fn new(sort: Sort) -> List {
+        List { sort, lines: Vec::new(), selected: None, at: 0, offset: 0, page: 1 }
+    }
+
+    fn set(&mut self, lines: Vec<Line>) {
+        self.lines = lines;
+        if let Some(key) = self.selected {
+            match self.lines.iter().position(|line| line.key == key) {
+                Some(at) => self.at = at,
+                None => self.select(self.at),
+            }
+        }
+        self.show();
+    }
+
+    fn select(&mut self, at: usize) {
+        self.at = at.min(self.lines.len().saturating_sub(1));
+        self.selected = self.lines.get(self.at).map(|line| line.key);
+        self.show();
+    }
+
+    /// Scrolls so far that the selection is on screen, and no further than the end.
+    fn show(&mut self) {
+        let page = self.page.max(1);
+        self.offset = self.offset.min(self.lines.len().saturating_sub(page));
+        if self.selected.is_some() {
+            self.offset = self.offset.clamp((self.at + 1).saturating_sub(page), self.at);
+        }
+    }
+}
+
+/// Everything the dashboard remembers.
+#[derive(Debug)]
+pub struct App {
+    /// How it looks.
+    pub options: Options,
+    /// What is shown.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// The newest that came during a pause.
+    newest: Option<Arc<Snapshot>>,
+    /// Whether the shown snapshot is frozen.
+    pub paused: bool,
+    /// Which view.
+    pub view: View,
+    /// The opened cgroup.
+    pub open: Option<Key>,
+    /// Whether the help is open.
+    pub help: bool,
+    /// Lines scrolled in the open page or the help.
+    pub scroll: usize,
+    /// The filter, as typed.
+    pub filter: String,
+    /// Whether it is being typed.
+    pub typing: bool,
+    /// Whether cgroups are shown as a tree.
+    pub tree: bool,
+    /// Folded cgroups.
+    pub folded: HashSet<Key>,
+    /// The overview's list of losers.
+    pub losers: List,
+    /// The list of cgroups.
+    pub cgroups: List,
+    pending: Option<char>,
+    hits: Hits,
+}
+
+impl App {
+    /// An empty dashboard.
+    pub fn new(options: Options) -> App {
+        App {
+            options,
+            snapshot: None,
+            newest: None,
+            paused: false,
+            view: View::Overview,
+            open: None,
+            help: false,
+            scroll: 0,
+            filter: String::new(),
+            typing: false,
+            tree: true,
+            folded: HashSet::new(),
+            losers: List::new(Sort { column: usize::MAX, descending: true }),
+            cgroups: List::new(Sort { column: super::views::cgroups::SORTED_BY, descending: true }),
+            pending: None,
+            hits: Hits::default(),
+        }
+    }
+
+    /// A new snapshot came.
+    pub fn take(&mut self, snapshot: Arc<Snapshot>) -> Effect {
+        if self.paused && self.snapshot.is_some() {
+            self.newest = Some(snapshot);
+            return Effect::Nothing;
+        }
+        self.snapshot = Some(snapshot);
+        self.refresh();
+        Effect::Draw
+    }
+
+    /// A key was pressed.
+    pub fn key(&mut self, key: KeyEvent) -> Effect {
+        let mode = if self.typing { Mode::Filter } else { Mode::Browse };
+        match keys::action(mode, key, &mut self.pending) {
+            Some(action) => self.update(action),
+            None => Effect::Nothing,
+        }
+    }
+
+    /// Something happened with the mouse.
+    pub fn mouse(&mut self, mouse: MouseEvent) -> Effect {
+        match self.mouse_action(mouse) {
+            Some(action) => self.update(action),
+            None => Effect::Nothing,
+        }
+    }
+
+    fn mouse_action(&self, mouse: MouseEvent) -> Option<Action> {
+        let at = Position::new(mouse.column, mouse.row);
+        match mouse.kind {
+            MouseEventKind::ScrollUp => Some(Action::Move(Motion::By(-3))),
+            MouseEventKind::ScrollDown => Some(Action::Move(Motion::By(3))),
+            MouseEventKind::Down(MouseButton::Left) if self.help => Some(Action::Back),
+            MouseEventKind::Down(MouseButton::Left) => {
+                if let Some((_, view)) = self.hits.tabs.iter().find(|(area, _)| area.contains(at)) {
+                    return Some(Action::Show(*view));
+                }
+                if let Some((_, column)) = self.hits.headers.iter().find(|(area, _)| area.contains(at)) {
+                    return Some(Action::SortBy(*column));
+                }
+                let line = self.list().offset + usize::from(at.y.checked_sub(self.hits.body.y)?);
+                (self.hits.body.contains(at) && line < self.list().lines.len()).then_some(Action::Select(line))
+            }
+            _ => None,
+        }
+    }
+
+    /// Does what was asked for. The effect is [`Effect::Nothing`] exactly when nothing on screen changes.
+    pub fn update(&mut self, action: Action) -> Effect {
+        match action {
+            Action::Quit => return Effect::Quit,
+            Action::Redraw => return Effect::Redraw,
+            Action::Suspend => return Effect::Suspend,
+            Action::Back => return self.back(),
+            Action::Help => {
+                self.help = !self.help;
+                self.scroll = 0;
+            }
+            Action::Pause => {
+                self.paused = !self.paused;
+                if let Some(newest) = self.newest.take() {
+                    self.snapshot = Some(newest);
+                }
+            }
+            Action::NextView | Action::PreviousView => {
+                let step = if action == Action::NextView { 1 } else { View::ALL.len() - 1 };
+                let at = View::ALL.iter().position(|view| *view == self.view).unwrap_or(0);
+                self.show(View::ALL[(at + step) % View::ALL.len()]);
+            }
+            Action::Show(view) => self.show(view),
+            Action::Move(motion) => return self.go(motion),
+            Action::Select(line) => self.list_mut().select(line),
+            Action::Open => return self.open_selected(),
+            Action::Filter => {
+                self.typing = true;
+                self.help = false;
+                self.open = None;
+            }
+            Action::Type(c) => self.filter.push(c),
+            Action::Erase if self.filter.pop().is_none() => return Effect::Nothing,
+            Action::Erase => {}
+            Action::EraseAll => self.filter.clear(),
+            Action::KeepFilter => self.typing = false,
+            Action::ClearFilter => {
+                self.filter.clear();
+                self.typing = false;
+            }
+            _ => return self.arrange(action),
+        }
+        self.refresh();
+        Effect::Draw
+    }
+
+    /// The order and the folds of the list of cgroups.
+    fn arrange(&mut self, action: Action) -> Effect {
+        if self.view != View::Cgroups || self.open.is_some() || self.help {
+            return Effect::Nothing;
+        }
+        let Sort { column, descending } = self.cgroups.sort;
+        match action {
+            Action::SortNext => self.sort_by((column + 1) % COLUMNS.len()),
+            Action::SortPrevious => self.sort_by((column + COLUMNS.len() - 1) % COLUMNS.len()),
+            Action::SortBy(clicked) if clicked != column => self.sort_by(clicked),
+            Action::SortBy(_) | Action::Reverse => self.cgroups.sort.descending = !descending,
+            Action::Tree => self.tree = !self.tree,
+            Action::FoldAll if self.tree => self.fold_all(),
+            Action::Fold if self.tree => return self.fold(),
+            Action::Unfold if self.tree => {
+                let Some(key) = self.cgroups.selected.filter(|key| self.folded.remove(key)) else { return Effect::Nothing };
+                self.folded.remove(&key);
+            }
+            _ => return Effect::Nothing,
+        }
+        self.refresh();
+        Effect::Draw
+    }
+
+    fn sort_by(&mut self, column: usize) {
+        // Names read best ascending, numbers descending.
+        let descending = COLUMNS.get(column).is_some_and(|column| !matches!(column.cell, Cell::Label));
+        self.cgroups.sort = Sort { column, descending };
+    }
+
+    /// Folds the selected cgroup; where that is done or there is nothing to fold, selects its parent.
+    fn fold(&mut self) -> Effect {
+        let list = &mut self.cgroups;
+        let Some(line) = list.selected.and_then(|_| list.lines.get(list.at)).copied() else { return Effect::Nothing };
+        if line.fold == Fold::Open && self.filter.is_empty() {
+            self.folded.insert(line.key);
+            self.refresh();
+            return Effect::Draw;
+        }
+        let above = list.lines[..list.at].iter().rposition(|above| above.depth < line.depth);
+        let Some(parent) = above else { return Effect::Nothing };
+        list.select(parent);
+        Effect::Draw
+    }
+
+    /// Folds everything below the root; when anything is folded, unfolds everything.
+    fn fold_all(&mut self) {
+        if self.folded.is_empty() {
+            self.folded =
+                self.cgroups.lines.iter().filter(|line| line.depth > 0 && line.fold == Fold::Open).map(|line| line.key).collect();
+        } else {
+            self.folded.clear();
+        }
+    }
+
+    fn show(&mut self, view: View) {
+        self.view = view;
+        self.open = None;
+        self.help = false;
+        self.scroll = 0;
+    }
+
+    fn back(&mut self) -> Effect {
+        if self.help {
+            self.help = false;
+        } else if self.open.take().is_some() {
+        } else if !self.filter.is_empty() {
+            self.filter.clear();
+        } else {
+            return Effect::Nothing;
+        }
+        self.scroll = 0;
+        self.refresh();
+        Effect::Draw
+    }
+
+    fn open_selected(&mut self) -> Effect {
+        if self.help || self.open.is_some() {
+            return Effect::Nothing;
+        }
+        let list = self.list_mut();
+        if list.selected.is_none() {
+            list.select(0);
+        }
+        let Some(key) = list.selected else { return Effect::Nothing };
+        self.open = Some(key);
+        self.scroll = 0;
+        Effect::Draw
+    }
+
+    fn go(&mut self, motion: Motion) -> Effect {
+        if self.help || self.open.is_some() {
+            let page = usize::from(self.hits.body.height).max(1);
+            let to = target(motion, self.scroll, page, self.hits.scrollable);
+            let changed = to != self.scroll;
+            self.scroll = to;
+            return if changed { Effect::Draw } else { Effect::Nothing };
+        }
+        let list = self.list_mut();
+        let before = (list.selected, list.at, list.offset);
+        let last = list.lines.len().saturating_sub(1);
+        let first = list.selected.is_none() && matches!(motion, Motion::Down | Motion::Up);
+        list.select(if first { list.offset } else { target(motion, list.at, list.page, last) });
+        if before == (list.selected, list.at, list.offset) { Effect::Nothing } else { Effect::Draw }
+    }
+
+    /// Remembers what was drawn where, and scrolls the list so that the selection is on screen at this size.
+    /// True when that moved something: draw again.
+    pub fn drawn(&mut self, hits: Hits) -> bool {
+        let page = usize::from(hits.body.height);
+        self.scroll = self.scroll.min(hits.scrollable);
+        self.hits = hits;
+        if self.open.is_some() || self.help {
+            return false;
+        }
+        let list = self.list_mut();
+        let before = list.offset;
+        list.page = page;
+        list.show();
+        list.offset != before
+    }
+
+    /// The list of the view.
+    pub fn list(&self) -> &List {
+        match self.view {
+            View::Overview => &self.losers,
+            View::Cgroups => &self.cgroups,
+        }
+    }
+
+    fn list_mut(&mut self) -> &mut List {
+        match self.view {
+            View::Overview => &mut self.losers,
+            View::Cgroups => &mut self.cgroups,
+        }
+    }
+
+    fn refresh(&mut self) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let filter = self.filter.to_lowercase();
+        let lines = match self.view {
+            View::Overview => lines::losers(snapshot, &filter),
+            View::Cgroups if self.tree => lines::tree(snapshot, COLUMNS, self.cgroups.sort, &filter, &self.folded),
+            View::Cgroups => lines::flat(snapshot, COLUMNS, self.cgroups.sort, &filter),
+        };
+        self.list_mut().set(lines);
+    }
+}
+
+fn target(motion: Motion, at: usize, page: usize, last: usize) -> usize {
+    let half = (page / 2).max(1);
+    let page = page.max(1);
+    let to = match motion {
+        Motion::Up => at.saturating_sub(1),
+        Motion::Down => at + 1,
+        Motion::PageUp => at.saturating_sub(page),
+        Motion::PageDown => at + page,
+        Motion::HalfUp => at.saturating_sub(half),
+        Motion::HalfDown => at + half,
+        Motion::Top => 0,
+        Motion::Bottom => last,
+        Motion::By(lines) => at.saturating_add_signed(isize::from(lines)),
+    };
+    to.min(last)
+}

@@ -1,0 +1,159 @@
+//! Which cgroups a list shows, in which order: pure functions of a snapshot, a filter, an order and what is folded.
+
+use std::collections::{HashMap, HashSet};
+
+use observer_common::sched::{Key, kind};
+
+use super::table::{Cell, Column, Sort, order};
+use crate::model::{Cgroup, Row, Snapshot, cgroup};
+
+/// A line of a list of cgroups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// Index in the sample's cgroups.
+    pub index: usize,
+    /// Its cgroup.
+    pub key: Key,
+    /// Levels of indentation.
+    pub depth: u16,
+    /// Whether it hides its children.
+    pub fold: Fold,
+    /// Whether it is what the filter asks for, and not only an ancestor of it.
+    pub matches: bool,
+}
+
+/// Whether a line's children are to be seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fold {
+    /// It has none, or they are not below it.
+    Leaf,
+    /// They are below it.
+    Open,
+    /// They are hidden.
+    Closed,
+}
+
+/// Whether a filter (lower case) lets a cgroup pass.
+pub fn matches(cgroup: &Cgroup, filter: &str) -> bool {
+    let has = |text: &str| text.to_lowercase().contains(filter);
+    filter.is_empty() || has(&cgroup.path) || cgroup.unit.as_deref().is_some_and(has)
+}
+
+/// The nearest ancestor of each cgroup that is in the sample.
+pub fn parents(cgroups: &[Cgroup]) -> Vec<Option<usize>> {
+    let places: HashMap<(u8, &str), usize> =
+        cgroups.iter().enumerate().map(|(index, cgroup)| ((cgroup.id.kind(), cgroup.path.as_str()), index)).collect();
+    let parent = |cgroup: &Cgroup| {
+        let mut path = cgroup.path.as_str();
+        while let Some((above, _)) = path.rsplit_once('/') {
+            if above.is_empty() {
+                return places.get(&(kind::ROOT, "/")).copied().filter(|_| cgroup.path != "/");
+            }
+            if let Some(index) = places.get(&(cgroup.id.kind(), above)) {
+                return Some(*index);
+            }
+            path = above;
+        }
+        None
+    };
+    cgroups.iter().map(parent).collect()
+}
+
+/// All that pass the filter, in order.
+pub fn flat(snapshot: &Snapshot, columns: &[Column<Cgroup>], sort: Sort, filter: &str) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
+    let mut shown: Vec<usize> = (0..rows.len()).filter(|index| matches(rows[*index].is, filter)).collect();
+    arrange(&mut shown, &rows, &columns[sort.column], sort.descending);
+    shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
+}
+
+/// All that pass the filter with their ancestors, siblings in order, without what is folded. A filter unfolds everything.
+pub fn tree(snapshot: &Snapshot, columns: &[Column<Cgroup>], sort: Sort, filter: &str, folded: &HashSet<Key>) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
+    let parents = parents(&snapshot.is.cgroups);
+    let matched: Vec<bool> = rows.iter().map(|row| matches(row.is, filter)).collect();
+    let mut shown = matched.clone();
+    for index in 0..rows.len() {
+        let mut above = parents[index].filter(|_| matched[index]);
+        while let Some(ancestor) = above.filter(|ancestor| !shown[*ancestor]) {
+            shown[ancestor] = true;
+            above = parents[ancestor];
+        }
+    }
+    let mut ordered: Vec<usize> = (0..rows.len()).filter(|index| shown[*index]).collect();
+    arrange(&mut ordered, &rows, &columns[sort.column], sort.descending);
+    let mut children = vec![Vec::new(); rows.len()];
+    let mut stack = Vec::new();
+    // Last first, because a stack is emptied from its end.
+    for index in ordered.into_iter().rev() {
+        match parents[index] {
+            Some(parent) => children[parent].push(index),
+            None => stack.push((index, 0)),
+        }
+    }
+    let mut lines = Vec::new();
+    while let Some((index, depth)) = stack.pop() {
+        let key = rows[index].is.id;
+        let fold = match children[index].is_empty() {
+            true => Fold::Leaf,
+            false if filter.is_empty() && folded.contains(&key) => Fold::Closed,
+            false => Fold::Open,
+        };
+        lines.push(Line { index, key, depth, fold, matches: matched[index] });
+        if fold == Fold::Open {
+            stack.extend(children[index].iter().map(|child| (*child, depth.saturating_add(1))));
+        }
+    }
+    lines
+}
+
+/// A row whose loss is nearly all inside its children is left out of the losers: they are listed themselves.
+pub const OWN_SHARE: f64 = 0.05;
+
+/// Those that lose most themselves, by wait and throttled time; where neither is known, by CPU time.
+pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
+    let wait: Vec<_> = rows.iter().map(|row| row.number(&cgroup::WAIT_TIME, &[])).collect();
+    let throttled: Vec<_> = rows.iter().map(|row| row.number(&cgroup::THROTTLED_TIME, &[])).collect();
+    let cpu: Vec<_> = rows.iter().map(|row| row.number(&cgroup::CPU_TIME, &[])).collect();
+    let parents = parents(&snapshot.is.cgroups);
+    let (mut wait_inside, mut cpu_inside) = (vec![0.0; rows.len()], vec![0.0; rows.len()]);
+    for (index, parent) in parents.iter().enumerate() {
+        if let Some(parent) = parent {
+            wait_inside[*parent] += wait[index].unwrap_or(0.0);
+            cpu_inside[*parent] += cpu[index].unwrap_or(0.0);
+        }
+    }
+    let lost = |index: usize| match (wait[index], throttled[index]) {
+        (None, None) => None,
+        (wait, throttled) => Some((wait.unwrap_or(0.0) - wait_inside[index]).max(0.0) + throttled.unwrap_or(0.0)),
+    };
+    let own = |all: f64, inside: f64| all - inside > all * OWN_SHARE;
+    let own_loss = |index: usize| {
+        throttled[index].is_some_and(|throttled| throttled > 0.0)
+            || match (wait[index], cpu[index]) {
+                (Some(wait), _) if wait > 0.0 => own(wait, wait_inside[index]),
+                (_, Some(cpu)) => own(cpu, cpu_inside[index]),
+                (_, None) => false,
+            }
+    };
+    let mut shown: Vec<usize> = (0..rows.len()).filter(|index| matches(rows[*index].is, filter) && own_loss(*index)).collect();
+    shown.sort_by(|a, b| {
+        order(lost(*a), lost(*b), true)
+            .then_with(|| order(cpu[*a], cpu[*b], true))
+            .then_with(|| rows[*a].is.path.cmp(&rows[*b].is.path))
+    });
+    shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
+}
+
+fn arrange(indices: &mut [usize], rows: &[Row<'_, Cgroup>], column: &Column<Cgroup>, descending: bool) {
+    if matches!(column.cell, Cell::Label) {
+        indices.sort_by(|a, b| {
+            let order = rows[*a].is.path.cmp(&rows[*b].is.path);
+            if descending { order.reverse() } else { order }
+        });
+        return;
+    }
+    let values: Vec<_> = rows.iter().map(|row| column.value(row)).collect();
+    indices.sort_by(|a, b| order(values[*a], values[*b], descending).then_with(|| rows[*a].is.path.cmp(&rows[*b].is.path)));
+}

@@ -1,0 +1,324 @@
+//! One table for every kind of entity: columns are references to metrics of the catalogue.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::format::{Format, UNKNOWN};
+use super::palette::{Palette, Tone};
+use super::text;
+use crate::model::{Attributes, Entity, Metric, Row};
+
+/// A column that grows stops here: farther away from its numbers a name is hard to follow.
+const MOST: u16 = 76;
+
+/// A column.
+pub struct Column<E: 'static> {
+    /// Header.
+    pub title: &'static str,
+    /// What stands in its cells.
+    pub cell: Cell<E>,
+    /// Cells of the terminal, at least.
+    pub width: u16,
+    /// Takes what room is left; at most one column of a table should.
+    pub grow: bool,
+    /// 0 stays; the higher, the sooner it goes when there is too little room.
+    pub priority: u8,
+    /// From this number on a cell is marked.
+    pub warn: Option<f64>,
+}
+
+/// What stands in a cell.
+pub enum Cell<E: 'static> {
+    /// What the table's user names the row.
+    Label,
+    /// The rate of a counter or the value of a gauge, summed over the points that have the attributes.
+    Number(&'static Metric<E>, Attributes, Format),
+    /// A quantile of what a histogram took in during the interval.
+    Quantile(&'static Metric<E>, f64),
+    /// A counter's rates by attributes, as parts of one.
+    Bar(&'static Metric<E>, &'static [Segment]),
+}
+
+/// A part of a bar.
+pub struct Segment {
+    /// Which points.
+    pub attributes: Attributes,
+    /// Its symbol.
+    pub symbol: &'static str,
+    /// Its word in a legend.
+    pub name: &'static str,
+    /// Its meaning.
+    pub tone: Tone,
+}
+
+impl<E> Column<E> {
+    /// The column that names the row and takes what room is left.
+    pub const fn label(title: &'static str, width: u16) -> Column<E> {
+        Column { title, cell: Cell::Label, width, grow: true, priority: 0, warn: None }
+    }
+
+    /// A number under its metric's own title.
+    pub const fn number(metric: &'static Metric<E>, format: Format, width: u16) -> Column<E> {
+        Column::part(metric.info.title, metric, &[], format, width)
+    }
+
+    /// Those points of a metric that have the attributes.
+    pub const fn part(
+        title: &'static str,
+        metric: &'static Metric<E>,
+        attributes: Attributes,
+        format: Format,
+        width: u16,
+    ) -> Column<E> {
+        Column { title, cell: Cell::Number(metric, attributes, format), width, grow: false, priority: 0, warn: None }
+    }
+
+    /// A quantile.
+    pub const fn quantile(title: &'static str, metric: &'static Metric<E>, q: f64) -> Column<E> {
+        Column { title, cell: Cell::Quantile(metric, q), width: 7, grow: false, priority: 0, warn: None }
+    }
+
+    /// Goes when there is too little room, the higher the number the sooner.
+    pub const fn priority(self, priority: u8) -> Column<E> {
+        Column { priority, ..self }
+    }
+
+    /// Marked from this number on.
+    pub const fn warn(self, from: f64) -> Column<E> {
+        Column { warn: Some(from), ..self }
+    }
+
+    /// What its metric means, from the catalogue.
+    pub fn help(&self) -> &'static str {
+        match self.cell {
+            Cell::Label => "Its name.",
+            Cell::Number(metric, ..) | Cell::Quantile(metric, _) | Cell::Bar(metric, _) => metric.info.help,
+        }
+    }
+}
+
+impl<E: Entity> Column<E> {
+    /// The number in a cell; `None` when it is unknown or no number.
+    pub fn value(&self, row: &Row<'_, E>) -> Option<f64> {
+        match self.cell {
+            Cell::Number(metric, attributes, _) => row.number(metric, attributes),
+            Cell::Quantile(metric, q) => row.quantile(metric, q),
+            Cell::Label | Cell::Bar(..) => None,
+        }
+    }
+
+    fn text(&self, value: Option<f64>) -> String {
+        match self.cell {
+            Cell::Number(_, _, format) => format.text(value),
+            Cell::Quantile(..) => Format::Duration.text(value),
+            Cell::Label | Cell::Bar(..) => UNKNOWN.into(),
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        matches!(self.cell, Cell::Label | Cell::Bar(..))
+    }
+}
+
+/// By which column, and which way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sort {
+    /// Index of the column.
+    pub column: usize,
+    /// Highest first.
+    pub descending: bool,
+}
+
+/// The order of two numbers; what is unknown comes last either way.
+pub fn order(a: Option<f64>, b: Option<f64>, descending: bool) -> Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) if descending => b.total_cmp(&a),
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    }
+}
+
+/// A line of a table.
+pub struct Line<'a, E> {
+    /// Its entity.
+    pub row: Row<'a, E>,
+    /// Its name.
+    pub label: Cow<'a, str>,
+    /// Cells before the name.
+    pub indent: u16,
+    /// A symbol before the name, such as that of a fold.
+    pub mark: &'static str,
+    /// Of less interest: it is there for its children only.
+    pub dim: bool,
+}
+
+/// What of a table was drawn where: for clicks and for the next page.
+#[derive(Default, Debug)]
+pub struct Drawn {
+    /// Headers and the index of their column.
+    pub headers: Vec<(Rect, usize)>,
+    /// The lines.
+    pub body: Rect,
+}
+
+/// How a table looks.
+pub struct Table<E: 'static> {
+    /// All columns, most important first.
+    pub columns: &'static [Column<E>],
+    /// Colours.
+    pub palette: Palette,
+    /// Which header has the arrow.
+    pub sort: Option<Sort>,
+    /// Which of the lines is selected.
+    pub selected: Option<usize>,
+}
+
+impl<E: Entity> Table<E> {
+    /// Draws the header and the lines that fit.
+    pub fn draw<'a>(&self, buffer: &mut Buffer, area: Rect, lines: impl Iterator<Item = Line<'a, E>>) -> Drawn {
+        let mut drawn = Drawn::default();
+        if area.is_empty() {
+            return drawn;
+        }
+        let columns = self.fit(area.width);
+        let header = self.palette.style(Tone::Header);
+        let blank = " ".repeat(usize::from(area.width));
+        text::put(buffer, area, 0, 0, &blank, header);
+        for (index, x, width) in &columns {
+            let column = &self.columns[*index];
+            let arrow = match self.sort {
+                Some(Sort { column, descending }) if column == *index => ["▲", "▼"][usize::from(descending)],
+                _ => "",
+            };
+            let title = format!("{}{arrow}", column.title);
+            if column.is_left() {
+                text::put(buffer, area, *x, 0, &text::head(&title, *width), header);
+            } else {
+                text::put_right(buffer, area, x + width, 0, *width + 1, &title, header);
+            }
+            drawn.headers.push((Rect::new(area.x + x, area.y, *width, 1).intersection(area), *index));
+        }
+        drawn.body = Rect { y: area.y + 1, height: area.height - 1, ..area };
+        for (y, line) in (0..drawn.body.height).zip(lines) {
+            for (index, x, width) in &columns {
+                self.cell(buffer, drawn.body, &self.columns[*index], &line, (*x, y, *width));
+            }
+            if self.selected == Some(usize::from(y)) {
+                let row = Rect { y: drawn.body.y + y, height: 1, ..drawn.body };
+                buffer.set_style(row, self.palette.style(Tone::Selected));
+            }
+        }
+        drawn
+    }
+
+    fn cell(&self, buffer: &mut Buffer, area: Rect, column: &Column<E>, line: &Line<'_, E>, (x, y, width): (u16, u16, u16)) {
+        let plain = self.palette.style(if line.dim { Tone::Dim } else { Tone::Plain });
+        match column.cell {
+            Cell::Label => {
+                let indent = line.indent.min(width / 2);
+                let start = text::put(buffer, area, x + indent, y, line.mark, plain);
+                let room = (x + width).saturating_sub(start);
+                text::put(buffer, area, start, y, &text::tail(&line.label, room), plain);
+            }
+            Cell::Bar(metric, segments) => self.bar(buffer, area, (x, y, width), &line.row, metric, segments),
+            Cell::Number(..) | Cell::Quantile(..) => {
+                let value = column.value(&line.row);
+                let tone = match value {
+                    None => Tone::Dim,
+                    Some(value) if column.warn.is_some_and(|from| value >= from) => Tone::Warn,
+                    Some(_) => Tone::Plain,
+                };
+                let style = if line.dim { plain } else { self.palette.style(tone) };
+                text::put_right(buffer, area, x + width, y, width, &column.text(value), style);
+            }
+        }
+    }
+
+    fn bar(
+        &self,
+        buffer: &mut Buffer,
+        area: Rect,
+        (x, y, width): (u16, u16, u16),
+        row: &Row<'_, E>,
+        metric: &'static Metric<E>,
+        segments: &[Segment],
+    ) {
+        let inner = width.saturating_sub(2);
+        let (mut sum, mut cell, mut known) = (0.0, 0, false);
+        for segment in segments {
+            let Some(share) = row.number(metric, segment.attributes) else { continue };
+            known = true;
+            sum += share;
+            let end = ((sum * f64::from(inner)).round().max(0.0) as u16).min(inner);
+            let style = self.palette.style(segment.tone);
+            while cell < end {
+                text::put(buffer, area, x + 1 + cell, y, segment.symbol, style);
+                cell += 1;
+            }
+        }
+        let dim = self.palette.style(Tone::Dim);
+        text::put(buffer, area, x, y, "[", dim);
+        text::put(buffer, area, x + width.saturating_sub(1), y, "]", dim);
+        if !known {
+            text::put(buffer, area, x + 1, y, UNKNOWN, dim);
+        }
+    }
+
+    /// The columns that fit, with where they begin and how wide they are.
+    fn fit(&self, room: u16) -> Vec<(usize, u16, u16)> {
+        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        let needed = |shown: &[usize]| shown.iter().map(|at| self.columns[*at].width + 1).sum::<u16>().saturating_sub(1);
+        while needed(&shown) > room {
+            let Some(at) = (1..shown.len()).rev().max_by_key(|at| self.columns[shown[*at]].priority) else { break };
+            shown.remove(at);
+        }
+        let spare = room.saturating_sub(needed(&shown));
+        let mut x = 0;
+        let mut placed = Vec::with_capacity(shown.len());
+        for index in shown {
+            let column = &self.columns[index];
+            let grown = if column.grow { column.width.saturating_add(spare).min(MOST.max(column.width)) } else { column.width };
+            let width = grown.min(room.saturating_sub(x));
+            placed.push((index, x, width));
+            x += width + 1;
+        }
+        placed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Cgroup, cgroup};
+
+    static COLUMNS: &[Column<Cgroup>] = &[
+        Column::label("NAME", 10),
+        Column::number(&cgroup::CPU_TIME, Format::Percent, 6).priority(1),
+        Column::quantile("P99", &cgroup::LATENCY, 0.99).priority(2),
+    ];
+
+    #[test]
+    fn columns_go_by_priority() {
+        let table = Table { columns: COLUMNS, palette: Palette::None, sort: None, selected: None };
+        let check = |room, expected: &[(usize, u16, u16)]| assert_eq!(table.fit(room), expected, "{room}");
+        check(30, &[(0, 0, 15), (1, 16, 6), (2, 23, 7)]);
+        check(25, &[(0, 0, 10), (1, 11, 6), (2, 18, 7)]);
+        check(24, &[(0, 0, 17), (1, 18, 6)]);
+        check(16, &[(0, 0, 16)]);
+        check(5, &[(0, 0, 5)]);
+        check(0, &[(0, 0, 0)]);
+    }
+
+    #[test]
+    fn unknown_comes_last_either_way() {
+        for descending in [false, true] {
+            assert_eq!(order(Some(1.0), None, descending), Ordering::Less);
+            assert_eq!(order(None, Some(1.0), descending), Ordering::Greater);
+        }
+        assert_eq!(order(Some(1.0), Some(2.0), true), Ordering::Greater);
+        assert_eq!(order(Some(1.0), Some(2.0), false), Ordering::Less);
+    }
+}

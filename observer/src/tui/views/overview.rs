@@ -1,0 +1,149 @@
+//! Where the time went, in one screen: a verdict, the host, its CPUs, and who lost most.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::{below, cgroups, row, trouble, verdict};
+use crate::model::{Cgroup, Cpu, Host, Snapshot, cgroup, cpu, host};
+use crate::tui::app::{App, Hits};
+use crate::tui::format::Format;
+use crate::tui::palette::Tone;
+use crate::tui::table::{Column, Line, Segment, Table};
+use crate::tui::text::{self, Piece, piece};
+
+/// A CPU's time by mode as a bar; idle time is what is left of it.
+static MODES: &[Segment] = &[
+    Segment { attributes: &[("cpu.mode", "user")], symbol: "█", name: "user", tone: Tone::User },
+    Segment { attributes: &[("cpu.mode", "nice")], symbol: "▒", name: "nice", tone: Tone::User },
+    Segment { attributes: &[("cpu.mode", "system")], symbol: "s", name: "system", tone: Tone::System },
+    Segment { attributes: &[("cpu.mode", "interrupt")], symbol: "i", name: "interrupt", tone: Tone::Interrupt },
+    Segment { attributes: &[("cpu.mode", "steal")], symbol: "X", name: "steal", tone: Tone::Steal },
+    Segment { attributes: &[("cpu.mode", "iowait")], symbol: "░", name: "iowait", tone: Tone::Dim },
+];
+
+/// The columns of the CPUs.
+pub static CPUS: &[Column<Cpu>] = &[
+    Column { grow: false, ..Column::label("CPU", 4) },
+    Column {
+        title: "TIME",
+        cell: crate::tui::table::Cell::Bar(&cpu::TIME, MODES),
+        width: 12,
+        grow: true,
+        priority: 3,
+        warn: None,
+    },
+    Column::part("USER", &cpu::TIME, &[("cpu.mode", "user")], Format::Percent, 5).priority(4),
+    Column::part("SYS", &cpu::TIME, &[("cpu.mode", "system")], Format::Percent, 5).priority(4),
+    Column::part("INT", &cpu::TIME, &[("cpu.mode", "interrupt")], Format::Percent, 5).priority(5),
+    Column::part("STEAL", &cpu::TIME, &[("cpu.mode", "steal")], Format::Percent, 5).priority(1).warn(verdict::STEAL_MATTERS),
+    Column::part("IDLE", &cpu::TIME, &[("cpu.mode", "idle")], Format::Percent, 5).priority(2),
+    Column::number(&cpu::WAIT_TIME, Format::PerSecond, 8).warn(cgroups::WAIT_WARN),
+    Column::quantile("P99", &cpu::LATENCY, 0.99).priority(1),
+];
+
+/// The columns of those who lost most.
+pub static LOSERS: &[Column<Cgroup>] = &[
+    Column::label("CGROUP", 24),
+    Column::number(&cgroup::WAIT_TIME, Format::PerSecond, 8).warn(cgroups::WAIT_WARN),
+    Column::number(&cgroup::THROTTLED_TIME, Format::PerSecond, 10).warn(cgroups::THROTTLED_WARN),
+    Column::number(&cgroup::CPU_TIME, Format::Percent, 6),
+    Column::quantile("P99", &cgroup::LATENCY, 0.99).priority(1),
+    Column::number(&cgroup::LIMIT, Format::Cpus, 6).priority(2),
+    Column::quantile("P50", &cgroup::LATENCY, 0.5).priority(3),
+    Column::number(&cgroup::LOCAL_RUN_RATIO, Format::Percent, 9).priority(4),
+];
+
+/// A block of the CPU table takes at least so many columns of the terminal; wide ones have several side by side.
+const CPU_BLOCK: u16 = 64;
+
+pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
+    let palette = app.options.palette;
+    let sentences =
+        text::wrap(&verdict::sentence(&verdict::evidence(snapshot)), area.width, if area.height > 12 { 2 } else { 1 });
+    for (y, line) in (0..).zip(&sentences) {
+        text::put(buffer, area, 0, y, line, palette.style(Tone::Title));
+    }
+    let mut rest = below(area, sentences.len() as u16);
+    for pieces in host_lines(snapshot) {
+        text::put_pieces(buffer, rest, 0, palette, pieces);
+        rest = below(rest, 1);
+    }
+    let cpus = u16::try_from(snapshot.is.cpus.len()).unwrap_or(u16::MAX);
+    // The losers keep three fifths; of the CPUs that do not fit the worst are shown.
+    let most = (rest.height * 2 / 5).saturating_sub(2).max(1);
+    let blocks = cpus.div_ceil(most).clamp(1, (rest.width / CPU_BLOCK).max(1));
+    let lines = cpus.div_ceil(blocks).clamp(1, most);
+    let height = (lines + 2).min(rest.height);
+    draw_cpus(app, snapshot, buffer, Rect { height, ..rest }, blocks);
+    let losers = below(rest, height);
+    let title = "Who lost most, by wait and throttled time";
+    let inner = text::panel(buffer, losers, palette, title, &trouble(snapshot, cgroups::SOURCES));
+    cgroups::list(app, snapshot, &app.losers, LOSERS, buffer, inner, hits);
+}
+
+fn host_lines(snapshot: &Snapshot) -> [Vec<Piece>; 2] {
+    let host = row(snapshot, &snapshot.is.host);
+    let number = |metric, attributes, format: Format| format.text(host.number(metric, attributes));
+    let state = |name: &'static [(&str, &str)]| number(&host::MEMORY_USAGE, name, Format::Bytes);
+    let plain = |priority, text: String| piece(priority, Tone::Plain, text);
+    let tasks = |name: &'static [(&str, &str)]| number(&host::TASKS, name, Format::Count);
+    let first = vec![
+        plain(
+            0,
+            format!(
+                "tasks {} runnable, {} blocked",
+                tasks(&[("observer.task.state", "runnable")]),
+                tasks(&[("observer.task.state", "blocked")])
+            ),
+        ),
+        plain(0, format!("switches {}", number(&host::CONTEXT_SWITCHES, &[], Format::Rate))),
+        plain(1, format!("CPUs {}", snapshot.is.cpus.len())),
+        plain(2, format!("up {}", number(&host::UPTIME, &[], Format::Duration))),
+    ];
+    let used: fn(&Host) -> Option<u64> = |host| Some(host.memory?.total);
+    let total = Format::Bytes.text(used(host.is).map(|total| total as f64));
+    let second = vec![
+        plain(0, format!("memory {} used of {total}", state(&[("system.memory.state", "used")]))),
+        plain(0, format!("available {}", number(&host::MEMORY_AVAILABLE, &[], Format::Bytes))),
+        plain(1, format!("cached {}", state(&[("system.memory.state", "cached")]))),
+        plain(2, format!("free {}", state(&[("system.memory.state", "free")]))),
+    ];
+    [first, second]
+}
+
+fn draw_cpus(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, blocks: u16) {
+    let palette = app.options.palette;
+    let mut rows: Vec<_> = snapshot.rows::<Cpu>().collect();
+    let all = rows.len();
+    let lines = usize::from(area.height.saturating_sub(2)).max(1);
+    let room = lines * usize::from(blocks);
+    let legend: Vec<_> = MODES.iter().map(|mode| format!("{} {}", mode.symbol, mode.name)).collect();
+    let title = if all > room {
+        // Idle time is what nobody wanted, so that the least of it is the worst; the kernel's wait goes before.
+        let badness = |row: &crate::model::Row<'_, Cpu>| {
+            let idle = row.number(&cpu::TIME, &[("cpu.mode", "idle")]);
+            (row.number(&cpu::WAIT_TIME, &[]), idle.map(|idle| -idle))
+        };
+        let keys: Vec<_> = rows.iter().map(badness).collect();
+        let mut order: Vec<usize> = (0..all).collect();
+        order.sort_by(|a, b| {
+            let by = crate::tui::table::order;
+            by(keys[*a].0, keys[*b].0, true).then_with(|| by(keys[*a].1, keys[*b].1, true)).then(a.cmp(b))
+        });
+        order.truncate(room);
+        rows = order.into_iter().map(|at| rows[at]).collect();
+        format!("CPUs, the worst {room} of {all}   {}", legend.join("  "))
+    } else {
+        format!("CPUs   {}", legend.join("  "))
+    };
+    let inner = text::panel(buffer, area, palette, &title, &trouble(snapshot, &["sched", "stat"]));
+    let table = Table { columns: CPUS, palette, sort: None, selected: None };
+    let gap = if blocks > 1 { 2 } else { 0 };
+    let width = (inner.width + gap) / blocks;
+    for (block, rows) in (0..blocks).zip(rows.chunks(lines)) {
+        let place = Rect { x: inner.x + block * width, width: width.saturating_sub(gap), ..inner };
+        let lines =
+            rows.iter().map(|row| Line { row: *row, label: row.is.number.to_string().into(), indent: 0, mark: "", dim: false });
+        table.draw(buffer, place, lines);
+    }
+}
