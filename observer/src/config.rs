@@ -74,7 +74,7 @@ impl Level {
 pub struct Export {
     /// URL of the receiver; without one, the protocol's default port on this machine.
     pub endpoint: Option<String>,
-    /// How to speak to it; `http/protobuf` without one.
+    /// How to speak to it; without one, gRPC on port 4317 and `http/protobuf` elsewhere.
     pub protocol: Option<Protocol>,
 }
 
@@ -226,7 +226,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "export.protocol",
         flag: "--protocol",
         env: "OTEL_EXPORTER_OTLP_PROTOCOL",
-        help: "How to speak to it: http/protobuf, as without, or grpc.",
+        help: "How to speak to it: http/protobuf or grpc; without, grpc on port 4317 and http/protobuf elsewhere.",
         form: Form::Text("http/protobuf"),
         set: |config, value| word(value, &Protocol::ALL, Protocol::name).map(|protocol| config.export.protocol = Some(protocol)),
         show: |config| Some(config.export.protocol?.name().into()),
@@ -335,8 +335,13 @@ const LONGEST: Duration = Duration::from_secs(600);
 fn duration(value: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(value)
         .map_err(|_| "is not a duration: write a number and a unit, as in 200ms, 1s or 2m".to_owned())?;
-    if (SHORTEST..=LONGEST).contains(&duration) {
-        Ok(duration)
+    bounded(duration)
+}
+
+/// An interval that observer can keep; the error completes the sentence "VALUE: …".
+pub fn bounded(interval: Duration) -> Result<Duration, String> {
+    if (SHORTEST..=LONGEST).contains(&interval) {
+        Ok(interval)
     } else {
         Err("is out of bounds: choose an interval from 10ms to 10m".into())
     }

@@ -15,8 +15,9 @@ use tokio::sync::mpsc::Receiver;
 use crate::cli::{self, Cli, Command, ConfigAction, Doctor, Dump, Format, Metrics, MetricsFormat};
 use crate::collect::support;
 use crate::config::{self, Config};
-use crate::export::{doctor, json, metrics, narrow, table};
+use crate::export::{doctor, json, metrics, narrow, otlp, table};
 use crate::model::{Kind, Snapshot};
+use crate::tui;
 use collecting::{Begin, Collecting};
 
 /// Why a run ended badly; the variants differ in the exit status.
@@ -74,7 +75,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             })
         }
         Some(Command::Dump(options)) => dump(options, &configured(cli)?),
-        Some(Command::Export(_)) => export(&configured(cli)?),
+        Some(Command::Export(_)) => export(cli, configured(cli)?),
         Some(Command::Tui(_)) => dashboard(&configured(cli)?),
         None if io::stdout().is_terminal() => dashboard(&configured(cli)?),
         None => Err(usage(
@@ -97,27 +98,52 @@ fn dashboard(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// PLUG: the dashboard. `tui::run(options, snapshots).await`, with the options that `config.tui` holds.
 async fn tui(config: &Config, snapshots: Receiver<Arc<Snapshot>>) -> anyhow::Result<()> {
-    let _ = (&config.tui, snapshots);
-    anyhow::bail!("the dashboard is not part of this build: use `observer dump`")
+    let mut options = tui::Options::from_env(|name| std::env::var(name).ok());
+    if config.tui.plain {
+        options.palette = tui::Palette::None;
+        options.ascii = true;
+    }
+    tui::run(options, snapshots).await
 }
 
-fn export(config: &Config) -> Result<(), Failure> {
+fn export(cli: &Cli, mut config: Config) -> Result<(), Failure> {
+    let settings = otlp::Settings::from_lookup(export_lookup(cli, &config)).map_err(|invalid| usage(invalid.to_string()))?;
+    // OpenTelemetry's variable goes before the file, but not before a flag or a variable of observer's own.
+    let own = std::env::var_os("OBSERVER_INTERVAL").is_some_and(|value| !value.is_empty());
+    if let Some(interval) = settings.interval.filter(|_| !own && !flagged(cli, "interval")) {
+        let refused = |problem| usage(format!("OTEL_METRIC_EXPORT_INTERVAL: {problem}"));
+        config.interval = config::bounded(interval).map_err(refused)?;
+    }
+    let config = &config;
     log_to(config, true)?;
     runtime()?.block_on(async {
         let shutdown = shutdown()?;
         let (collecting, snapshots) = Collecting::start(config, Begin::Attached)?;
-        otlp(config, snapshots, shutdown).await?;
+        otlp::run(settings, snapshots, shutdown).await?;
         collecting.finish()
     })?;
     Ok(())
 }
 
-/// PLUG: the exporter. `export::otlp::run(settings, snapshots, shutdown).await`, with the settings that `config.export` holds.
-async fn otlp(config: &Config, snapshots: Receiver<Arc<Snapshot>>, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let _ = (&config.export, snapshots, shutdown);
-    anyhow::bail!("the exporter is not part of this build: use `observer dump --format json`")
+/// What the exporter reads as its environment: where to send is settled already (flag, environment, file), the rest is OpenTelemetry's.
+fn export_lookup(cli: &Cli, config: &Config) -> impl Fn(&str) -> Option<String> {
+    let endpoint = config.export.endpoint.clone();
+    let protocol = config.export.protocol.map(|protocol| protocol.name().to_owned());
+    let (endpoint_flag, protocol_flag) = (flagged(cli, "export.endpoint"), flagged(cli, "export.protocol"));
+    move |name| match name {
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => endpoint.clone(),
+        "OTEL_EXPORTER_OTLP_PROTOCOL" => protocol.clone(),
+        // A signal's own variable goes before the general one, but not before a flag.
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" if endpoint_flag => None,
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL" if protocol_flag => None,
+        _ => std::env::var(name).ok(),
+    }
+}
+
+/// Was this setting given as a flag?
+fn flagged(cli: &Cli, key: &str) -> bool {
+    cli.settings().iter().any(|(flag, _)| *flag == key)
 }
 
 /// How long what is being written when a signal comes may take; its reader may have stopped reading.

@@ -29,6 +29,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             tasks: Some(Tasks { running: 7, blocked: 1 }),
             context_switches: Some(48_211 * second),
             table_full: Some(0),
+            untraced: Some(0),
         },
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
         cgroups: (0..cgroups).map(|number| cgroup(second, number)).collect(),

@@ -123,6 +123,7 @@ fn host(second: u64) -> Host {
         tasks: Some(Tasks { running: 7, blocked: 1 }),
         context_switches: Some(1_000_000 + 48_211 * second),
         table_full: Some(0),
+        untraced: Some(0),
     }
 }
 

@@ -62,10 +62,9 @@ fn time(snapshot: &Snapshot) -> String {
     time.map_or_else(|_| UNKNOWN.into(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
-/// What was lost. The scheduler's full table may be counted by its source as well, hence not the sum of both.
+/// What was lost, by all sources.
 fn dropped(snapshot: &Snapshot) -> u64 {
-    let sources: u64 = snapshot.is.sources.iter().map(|source| source.dropped).sum();
-    sources.max(snapshot.is.host.table_full.unwrap_or(0))
+    snapshot.is.sources.iter().map(|source| source.dropped).sum()
 }
 
 /// Which sources are not simply on, why, and where to read on; empty when all is well. Where there is too little room the reasons go,
