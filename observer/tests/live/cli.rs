@@ -183,6 +183,12 @@ fn two_capabilities_are_enough() -> Result<String, String> {
     let second = objects.get(1).ok_or("no second object")?;
     expect_state(second, "sched", "on")?;
     let (count, _) = waits(cgroup(second, "/")?)?;
+    let doctor = printed(copy.through(&starter, "doctor --format json"))?;
+    let doctor: Json = serde_json::from_slice(&doctor).map_err(|error| error.to_string())?;
+    let programs = array(&doctor, "features")?.iter().find(|feature| feature["feature"] == "programs");
+    if programs.is_none_or(|programs| programs["state"] != "available") {
+        return Err(format!("doctor could not load them: {doctor}"));
+    }
     if count == 0 { Err("no waits on the whole machine".into()) } else { Ok(format!("on; {count} waits on the machine")) }
 }
 
