@@ -68,7 +68,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             MetricsFormat::Markdown => metrics::markdown().into_bytes(),
         }),
         Some(Command::Doctor(Doctor { format })) => {
-            let features = support::decide(&support::read(&configured(cli)?.roots));
+            let config = configured(cli)?;
+            let features = support::decide(&support::read(&config.roots, config.bpf));
             print(&match format {
                 Format::Table => doctor::table(&features).into_bytes(),
                 Format::Json => pretty(&doctor::json(&features))?,

@@ -14,6 +14,9 @@ use crate::workspace::Workspace;
 /// The kernel's own type information; without it no program of ours finds its fields.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// Cargo's `--config` that gives privileges only to what it runs: what it builds stays the user's.
+pub(crate) const SUDO_RUNNER: &str = "target.'cfg(all())'.runner = ['sudo', '--preserve-env']";
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Names of tests, and options of the test program
@@ -32,9 +35,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if find_program("sudo").is_none() {
         bail!("the live tests need root, and there is no sudo: run `cargo xtask live` as root");
     }
-    // Only the tests get privileges: what cargo builds stays the user's.
-    let runner = "target.'cfg(all())'.runner = ['sudo', '--preserve-env']";
-    tests(call.args(["--config", runner]), &args.args).run()
+    tests(call.args(["--config", SUDO_RUNNER]), &args.args).run()
 }
 
 /// The live tests as a step of others. `object` replaces the checked-in one.

@@ -1,5 +1,6 @@
 //! Every developer task of observer: `cargo xtask <task>`.
 
+mod bench;
 mod bless;
 mod ci;
 mod collector;
@@ -42,6 +43,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Run only the tests that load programs into the running kernel
     Live(live::Args),
+    /// Measure what observer costs
+    Bench(bench::Args),
     /// Accept what the snapshot tests see now
     Bless(bless::Args),
     /// Write the documentation that is made from the program
@@ -68,6 +71,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Ci => ci::run(&workspace),
         Task::Ebpf(args) => ebpf::run(&workspace, &args),
         Task::Live(args) => live::run(&workspace, &args),
+        Task::Bench(args) => bench::run(&workspace, &args),
         Task::Bless(args) => bless::run(&workspace, &args),
         Task::Docs(args) => docs::run(&workspace, &args),
         Task::Collector => collector::run(&workspace),

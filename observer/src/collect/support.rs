@@ -1,131 +1,164 @@
-//! What this machine and these privileges allow: facts are read, then a pure function decides. `observer doctor` shows the result.
+//! What this machine and these privileges allow: facts are read and loading is tried, then a pure function decides. `observer doctor`
+//! shows the result.
 
-use std::path::Path;
+mod decide;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rustix::process::{Resource, getrlimit};
 
 use super::Roots;
-use crate::model::{Availability, Feature};
+use super::bpf::loader::{LoadError, Programs};
+use super::bpf::offsets::{self, Lacking};
+use super::bpf::sched::BYTES_PER_CPU;
+use super::cgroup::Cgroups;
+use super::proc::{Proc, topology};
+use crate::sys;
+pub use decide::decide;
 
-/// What can be found out without trying anything. `None` is what could not be read.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+/// What was found. `None` is what could not be read; a `String` in place of an answer is the sentence that says why there is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// Effective user (`Uid:` in `/proc/self/status`).
     pub euid: Option<u32>,
     /// Effective capabilities (`CapEff:` there), a bit for each.
     pub capabilities: Option<u64>,
-    /// Whether the kernel tells its types: `/sys/kernel/btf/vmlinux`.
-    pub btf: bool,
-    /// Whether `/proc/stat` can be read.
-    pub stat: bool,
+    /// Whether the capabilities are those of a user namespace, where they allow no BPF (`/proc/self/uid_map`).
+    pub user_namespace: bool,
+    /// The soft limit of locked memory in bytes, `None` without one. Kernels before 5.11 count maps.
+    pub memlock: Option<u64>,
+    /// What lockdown forbids reading kernel memory, if any (`confidentiality` in `/sys/kernel/security/lockdown`).
+    pub confidential: bool,
+    /// Whether `membarrier(2)` works. Nothing is lost without: each table is then read twice.
+    pub membarrier: bool,
+    /// `/proc/stat`: nanoseconds stolen by the hypervisor since boot, on all CPUs, where the kernel has that field.
+    pub stolen: Result<Option<u64>, String>,
     /// What lies below the cgroup root.
-    pub cgroups: Cgroups,
+    pub cgroups: Result<Hierarchies, String>,
+    /// The kernel's description of its types.
+    pub types: Types,
+    /// CPUs that need a table: one more than the highest number that is on.
+    pub cpus: Result<u32, String>,
+    /// Kernel memory of one CPU's tables, in bytes.
+    pub bytes_per_cpu: usize,
+    /// Whether the programs can be loaded and attached.
+    pub attempt: Attempt,
     /// The roots, for the sentences.
     pub roots: Roots,
 }
 
-/// What lies below the cgroup root, told by its files.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub enum Cgroups {
-    /// A v2 hierarchy.
-    V2,
-    /// v1 mounts with the `cpu` controller, and perhaps a v2 hierarchy beside them.
-    V1 {
-        /// Whether a v2 hierarchy is mounted at `unified`.
-        hybrid: bool,
-    },
-    /// Nothing known.
-    #[default]
-    Unreadable,
+/// The hierarchies whose cgroups are shown.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Hierarchies {
+    /// Where the v2 hierarchy is mounted.
+    pub v2: Option<PathBuf>,
+    /// Where the v1 `cpu` hierarchy is mounted.
+    pub cpu: Option<PathBuf>,
+    /// Number of cgroups in both.
+    pub count: usize,
+    /// Whether what is mounted is only a part of the tree.
+    pub namespaced: bool,
+    /// What exists and could not be read.
+    pub unreadable: Option<String>,
 }
 
-/// `CAP_SYS_ADMIN`, `CAP_PERFMON`, `CAP_BPF`: numbers of linux/capability.h.
-const SYS_ADMIN: u64 = 1 << 21;
-const PERFMON: u64 = 1 << 38;
-const BPF: u64 = 1 << 39;
+/// What the kernel's BTF gave for the scheduler family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Types {
+    /// There is none: what the system said to opening it.
+    Unreadable(String),
+    /// It is damaged, or lacks a field that the family cannot do without.
+    Unusable(String),
+    /// All that is needed, and what else is missing.
+    Resolved(Vec<Lacking>),
+}
 
-/// Reads the facts below the roots.
-pub fn read(roots: &Roots) -> Facts {
+/// What came of loading and attaching the programs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Attempt {
+    /// Nobody wanted to know: why.
+    NotTried(&'static str),
+    /// It worked, in so many milliseconds; they are detached again.
+    Worked(u128),
+    /// The kernel did not permit it.
+    NotPermitted(String),
+    /// It failed in another way.
+    Failed(String),
+}
+
+/// Reads the facts below the roots; with `bpf`, loads and attaches the programs for a moment.
+pub fn read(roots: &Roots, bpf: bool) -> Facts {
     let status = std::fs::read_to_string(roots.proc.join("self/status")).unwrap_or_default();
+    let uid_map = std::fs::read_to_string(roots.proc.join("self/uid_map")).unwrap_or_default();
+    let lockdown = std::fs::read_to_string(roots.sys.join("kernel/security/lockdown")).unwrap_or_default();
+    let cpus = cpus(&roots.sys);
     Facts {
         euid: field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
         capabilities: field(&status, "CapEff:").and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()),
-        btf: roots.sys.join("kernel/btf/vmlinux").exists(),
-        stat: std::fs::File::open(roots.proc.join("stat")).is_ok(),
-        cgroups: layout(&roots.cgroup),
+        user_namespace: is_user_namespace(&uid_map),
+        memlock: getrlimit(Resource::Memlock).current,
+        confidential: lockdown.contains("[confidentiality]"),
+        membarrier: sys::membarrier().is_ok(),
+        stolen: stolen(roots),
+        cgroups: hierarchies(&roots.cgroup),
+        types: types(&roots.sys.join("kernel/btf/vmlinux")),
+        attempt: if bpf { attempt(roots, &cpus) } else { Attempt::NotTried("eBPF is switched off (--no-bpf)") },
+        cpus,
+        bytes_per_cpu: BYTES_PER_CPU,
         roots: roots.clone(),
     }
 }
 
-/// What can be done given the facts, the foundations first.
-pub fn decide(facts: &Facts) -> Vec<Feature> {
-    vec![files(facts), cgroups(facts), btf(facts), privileges(facts)]
+fn stolen(roots: &Roots) -> Result<Option<u64>, String> {
+    let stat = Proc::new(roots).stat().map_err(|error| error.to_string())?;
+    Ok(stat.cpus.iter().map(|(_, time)| time.steal).sum())
 }
 
-fn files(facts: &Facts) -> Feature {
-    let path = facts.roots.proc.join("stat");
-    let (state, remedy) = if facts.stat {
-        (Availability::Available, None)
-    } else {
-        let reason = format!("{} cannot be read", path.display());
-        (Availability::Missing(reason), Some("mount the host's /proc and name it with --proc-root".into()))
-    };
-    Feature { name: "proc", state, lost: "Time by CPU and mode, hypervisor steal, load, memory.", remedy }
+fn hierarchies(root: &Path) -> Result<Hierarchies, String> {
+    let mut cgroups = Cgroups::open(root).map_err(|error| error.to_string())?;
+    let listing = cgroups.read().map_err(|error| error.to_string())?;
+    let layout = cgroups.layout();
+    Ok(Hierarchies {
+        v2: layout.v2.clone(),
+        cpu: layout.cpu.clone(),
+        count: listing.groups.len(),
+        namespaced: listing.namespaced,
+        unreadable: listing.unreadable.map(|unreadable| unreadable.to_string()),
+    })
 }
 
-fn cgroups(facts: &Facts) -> Feature {
-    let (state, remedy) = match facts.cgroups {
-        Cgroups::V2 | Cgroups::V1 { .. } => (Availability::Available, None),
-        Cgroups::Unreadable => {
-            let reason = format!("{} holds neither a v2 hierarchy nor v1 mounts with cpu", facts.roots.cgroup.display());
-            (Availability::Missing(reason), Some("mount the host's cgroups and name them with --cgroup-root".into()))
-        }
-    };
-    Feature { name: "cgroups", state, lost: "Names of cgroups, their CPU usage, limits and throttling.", remedy }
-}
-
-fn btf(facts: &Facts) -> Feature {
-    let (state, remedy) = if facts.btf {
-        (Availability::Available, None)
-    } else {
-        let reason = format!("{} does not exist", facts.roots.sys.join("kernel/btf/vmlinux").display());
-        (Availability::Missing(reason), Some("use a kernel built with CONFIG_DEBUG_INFO_BTF=y, or mount the host's /sys".into()))
-    };
-    Feature { name: "btf", state, lost: "Everything measured inside the kernel: run-queue waits and latency, switches.", remedy }
-}
-
-/// Loading wants CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which includes both and is all that kernels before 5.8 know.
-fn privileges(facts: &Facts) -> Feature {
-    let grant =
-        "run as root, or grant CAP_BPF and CAP_PERFMON (AmbientCapabilities= of a systemd unit, securityContext of a pod)";
-    let has = |capability| facts.capabilities.is_some_and(|bits| bits & capability != 0);
-    let (state, remedy) = match facts.capabilities {
-        None => {
-            let reason = format!("{} does not tell capabilities", facts.roots.proc.join("self/status").display());
-            (Availability::Degraded(reason), Some("see --proc-root".into()))
-        }
-        Some(_) if has(SYS_ADMIN) || (has(BPF) && has(PERFMON)) => (Availability::Available, None),
-        Some(_) => {
-            let absent = [("CAP_BPF", BPF), ("CAP_PERFMON", PERFMON)].into_iter().filter(|(_, bit)| !has(*bit));
-            let absent = absent.map(|(name, _)| name).collect::<Vec<_>>().join(" and ");
-            let who = facts.euid.map_or(String::new(), |euid| format!("user {euid} "));
-            (Availability::Missing(format!("{who}lacks {absent}")), Some(grant.into()))
-        }
-    };
-    Feature {
-        name: "privileges",
-        state,
-        lost: "Everything measured inside the kernel: run-queue waits and latency, switches.",
-        remedy,
+fn types(path: &Path) -> Types {
+    match std::fs::read(path) {
+        Err(error) => Types::Unreadable(format!("cannot read {}: {error}", path.display())),
+        Ok(bytes) => offsets::resolve(&bytes)
+            .map_or_else(|error| Types::Unusable(error.to_string()), |resolved| Types::Resolved(resolved.lacking)),
     }
 }
 
-fn layout(root: &Path) -> Cgroups {
-    if root.join("cgroup.controllers").exists() {
-        Cgroups::V2
-    } else if root.join("cpu/cpu.shares").exists() || root.join("cpu,cpuacct/cpu.shares").exists() {
-        Cgroups::V1 { hybrid: root.join("unified/cgroup.controllers").exists() }
-    } else {
-        Cgroups::Unreadable
+fn cpus(sys: &Path) -> Result<u32, String> {
+    let online = topology::read(sys).map_err(|error| error.to_string())?.online;
+    let highest = online.and_then(|numbers| numbers.into_iter().max());
+    highest.map(|highest| highest + 1).ok_or_else(|| format!("{} tells none", sys.join("devices/system/cpu/online").display()))
+}
+
+fn attempt(roots: &Roots, cpus: &Result<u32, String>) -> Attempt {
+    let cpus = match cpus {
+        Ok(cpus) => *cpus,
+        Err(why) => return Attempt::Failed(format!("cannot tell the CPUs: {why}")),
+    };
+    let began = Instant::now();
+    match Programs::load(roots, cpus) {
+        Ok(_) => Attempt::Worked(began.elapsed().as_millis()),
+        Err(error @ LoadError::NotPermitted(_)) => Attempt::NotPermitted(error.to_string()),
+        Err(error) => Attempt::Failed(error.to_string()),
     }
+}
+
+/// The first namespace maps every user to itself.
+fn is_user_namespace(uid_map: &str) -> bool {
+    let numbers: Vec<&str> = uid_map.split_whitespace().collect();
+    !numbers.is_empty() && numbers != ["0", "0", "4294967295"]
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -136,46 +169,6 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn facts() -> Facts {
-        Facts {
-            euid: Some(0),
-            capabilities: Some(u64::MAX),
-            btf: true,
-            stat: true,
-            cgroups: Cgroups::V2,
-            roots: Roots::default(),
-        }
-    }
-
-    /// Facts in; each feature that is not available, with its reason, out.
-    #[track_caller]
-    fn check(facts: &Facts, expected: &[&str]) {
-        let features = decide(facts);
-        let found: Vec<_> =
-            features.iter().filter_map(|feature| Some(format!("{}: {}", feature.name, feature.state.reason()?))).collect();
-        assert_eq!(found, expected);
-        for feature in features {
-            assert_eq!(feature.remedy.is_some(), feature.state != Availability::Available, "{}", feature.name);
-        }
-    }
-
-    #[test]
-    fn decisions() {
-        check(&facts(), &[]);
-        check(&Facts { capabilities: Some(BPF | PERFMON), euid: Some(1000), ..facts() }, &[]);
-        check(&Facts { capabilities: Some(SYS_ADMIN), ..facts() }, &[]);
-        check(&Facts { capabilities: Some(BPF), euid: Some(1000), ..facts() }, &["privileges: user 1000 lacks CAP_PERFMON"]);
-        check(
-            &Facts { capabilities: Some(0), euid: Some(1000), ..facts() },
-            &["privileges: user 1000 lacks CAP_BPF and CAP_PERFMON"],
-        );
-        check(&Facts { btf: false, ..facts() }, &["btf: /sys/kernel/btf/vmlinux does not exist"]);
-        check(
-            &Facts { cgroups: Cgroups::Unreadable, ..facts() },
-            &["cgroups: /sys/fs/cgroup holds neither a v2 hierarchy nor v1 mounts with cpu"],
-        );
-    }
-
     #[test]
     fn facts_of_a_small_tree() {
         let tree = tempfile::tempdir().unwrap();
@@ -185,17 +178,34 @@ mod tests {
             std::fs::write(root(path), text).unwrap();
         };
         let roots = Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup") };
-        assert_eq!(read(&roots), Facts { roots: roots.clone(), ..Facts::default() });
+        let nothing = read(&roots, false);
+        assert!(nothing.stolen.is_err() && nothing.cgroups.is_err() && nothing.cpus.is_err(), "{nothing:?}");
+        assert!(matches!(&nothing.types, Types::Unreadable(why) if why.contains("kernel/btf/vmlinux")), "{nothing:?}");
+        assert!(matches!(nothing.attempt, Attempt::NotTried(_)) && nothing.capabilities.is_none());
+        assert!(matches!(read(&roots, true).attempt, Attempt::Failed(why) if why.contains("devices/system/cpu")));
+
         write("proc/self/status", "Name:\tx\nUid:\t1000\t1001\t1000\t1000\nCapEff:\t000000c000000000\n");
-        write("proc/stat", "cpu 1\n");
-        write("sys/kernel/btf/vmlinux", "");
+        write("proc/self/uid_map", "         0       1000          1\n");
+        write("proc/stat", "cpu  0 0 0 0 0 0 0 150\ncpu0 0 0 0 0 0 0 0 100\ncpu1 0 0 0 0 0 0 0 50\n");
+        write("sys/kernel/security/lockdown", "none integrity [confidentiality]\n");
+        write("sys/kernel/btf/vmlinux", "no BTF");
+        write("sys/devices/system/cpu/online", "0-1,3\n");
         write("cgroup/cpu/cpu.shares", "1024\n");
         write("cgroup/unified/cgroup.controllers", "");
-        let facts = read(&roots);
-        assert_eq!((facts.euid, facts.capabilities), (Some(1001), Some(BPF | PERFMON)));
-        assert!(facts.btf && facts.stat);
-        assert_eq!(facts.cgroups, Cgroups::V1 { hybrid: true });
-        write("cgroup/cgroup.controllers", "");
-        assert_eq!(read(&roots).cgroups, Cgroups::V2);
+        let facts = read(&roots, false);
+        assert_eq!((facts.euid, facts.capabilities), (Some(1001), Some(3 << 38)));
+        assert!(facts.user_namespace && facts.confidential);
+        assert!(matches!(facts.types, Types::Unusable(_)), "{:?}", facts.types);
+        assert!(facts.stolen.unwrap().unwrap() > 0);
+        assert_eq!(facts.cpus, Ok(4));
+        let cgroups = facts.cgroups.unwrap();
+        assert_eq!((cgroups.v2, cgroups.cpu), (Some(root("cgroup/unified")), Some(root("cgroup/cpu"))));
+    }
+
+    #[test]
+    fn the_first_user_namespace() {
+        assert!(!is_user_namespace("         0          0 4294967295\n"));
+        assert!(!is_user_namespace(""), "an old kernel, or no /proc");
+        assert!(is_user_namespace("0 100000 65536\n"));
     }
 }

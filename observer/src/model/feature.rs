@@ -9,6 +9,8 @@ pub struct Feature {
     pub state: Availability,
     /// What is lost without it; one sentence.
     pub lost: &'static str,
+    /// What was found out about it, beside its state: places, sizes.
+    pub found: Option<String>,
     /// What to do about it; `None` when it is available or nothing helps.
     pub remedy: Option<String>,
 }

@@ -6,6 +6,7 @@
 mod cgroups;
 mod cli;
 mod launcher;
+mod program;
 mod roles;
 mod sched;
 

@@ -15,6 +15,7 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("spin", [ms]) => spin(ms),
         ("mix", [ms]) => mix(ms),
         ("visit", [directory, ms]) => visit(directory, ms),
+        ("hostile", [ms]) => hostile(ms),
         _ => Err(format!("no role {role} with {arguments:?}")),
     };
     match done {
@@ -94,5 +95,11 @@ fn mix(ms: &str) -> Result<(), String> {
 /// Moves to another cgroup and works there for a moment.
 fn visit(directory: &str, ms: &str) -> Result<(), String> {
     fs::write(Path::new(directory).join("cgroup.procs"), "0").map_err(|error| error.to_string())?;
+    mix(ms)
+}
+
+/// Works under a name that would clear a terminal, and is no UTF-8.
+fn hostile(ms: &str) -> Result<(), String> {
+    fs::write("/proc/self/comm", b"x\x1b[2J\x07\xff\ny").map_err(|error| error.to_string())?;
     mix(ms)
 }

@@ -12,6 +12,9 @@ use observer_common::sched::{CpuState, SLOTS, Slot};
 
 use crate::sys::{self, Mapping};
 
+/// Kernel memory of one CPU's tables, in bytes.
+pub const BYTES_PER_CPU: usize = size_of::<CpuState>();
+
 /// The tables of all CPUs.
 #[derive(Debug)]
 pub struct Tables {
@@ -38,7 +41,7 @@ impl Tables {
 
     /// Bytes of kernel memory.
     pub fn bytes(&self) -> usize {
-        self.cpus as usize * size_of::<CpuState>()
+        self.cpus as usize * BYTES_PER_CPU
     }
 
     /// Does without a barrier, as on a kernel that has none: for tests.

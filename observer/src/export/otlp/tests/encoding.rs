@@ -1,7 +1,7 @@
 //! A made-up sample, encoded, and decoded again with prost.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -15,7 +15,7 @@ use prost::Message as _;
 use super::super::encode::Encoder;
 use super::super::payload::{MAX_BYTES, Payload, points};
 use super::samples::{SECOND, epoch, sample, snapshot};
-use crate::model::{Snapshot, catalogue};
+use crate::model::Snapshot;
 
 fn encoder(max_bytes: usize) -> Encoder {
     Encoder::new(&Resource::builder_empty().with_service_name("observer").build(), max_bytes)
@@ -207,22 +207,4 @@ fn a_point_that_is_too_large_goes_alone() {
     made.cgroups[0].path = "x".repeat(5_000);
     let payloads = encoder(2_000).encode(&Snapshot { is: made.into(), was: None }, None);
     assert!(payloads.iter().all(|payload| payload.body.len() <= 2_000 || payload.points == 1));
-}
-
-/// `cargo test --release -p observer encoding_cost -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement, not a check"]
-fn encoding_cost() {
-    let snapshot = snapshot(1, 800);
-    let mut encoder = encoder(MAX_BYTES);
-    let mut best = Duration::MAX;
-    let (mut points, mut bytes) = (0, 0);
-    for _ in 0..50 {
-        let begin = std::time::Instant::now();
-        let payloads = encoder.encode(&snapshot, None);
-        best = best.min(begin.elapsed());
-        points = payloads.iter().map(|payload| payload.points).sum();
-        bytes = payloads.iter().map(|payload| payload.body.len()).sum();
-    }
-    println!("{points} points, {bytes} bytes, {best:?}; {} metrics in the catalogue", catalogue::all().len());
 }

@@ -1,0 +1,74 @@
+//! `cargo xtask bench`: what things cost, beside the budgets in their sources.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::live::SUDO_RUNNER;
+use crate::process::{Cmd, find_program};
+use crate::steps::{self, OnFailure, Outcome, Step};
+use crate::workspace::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which ones; all without a name
+    #[arg(value_enum)]
+    names: Vec<Name>,
+    /// Options of the bench program, after `--`
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// The scheduler hook beside an empty program, ns per switch; needs root
+    Hook,
+    /// Frames of the dashboard at 200×60 with 1,000 cgroups
+    Frame,
+    /// An export of 10,000 points, before compression
+    Encode,
+    /// Start to first frame, to first line, to attached programs; as root with eBPF, too
+    Start,
+}
+
+impl Name {
+    /// The bench target's name.
+    fn target(self) -> &'static str {
+        match self {
+            Self::Hook => "hook",
+            Self::Frame => "frame",
+            Self::Encode => "encode",
+            Self::Start => "start",
+        }
+    }
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    if args.names.is_empty() {
+        let step = |name: Name| Step::optional(name.target(), move || unless_root_is_missing(workspace, name, &args.args));
+        return steps::run(Name::value_variants().iter().copied().map(step).collect(), OnFailure::Continue);
+    }
+    args.names.iter().try_for_each(|name| bench(workspace, *name, &args.args))
+}
+
+/// For a run of all: nobody asked for privileges, so that none are asked for.
+fn unless_root_is_missing(workspace: &Workspace, name: Name, args: &[String]) -> Result<Outcome> {
+    if name == Name::Hook && !is_root() {
+        return Ok(Outcome::Skipped("it needs root (`cargo xtask bench hook` asks for it through sudo)".to_owned()));
+    }
+    bench(workspace, name, args).map(|()| Outcome::Passed)
+}
+
+fn bench(workspace: &Workspace, name: Name, args: &[String]) -> Result<()> {
+    let mut call = Cmd::cargo("bench").dir(&workspace.root);
+    if name == Name::Hook && !is_root() {
+        if find_program("sudo").is_none() {
+            bail!("the hook bench needs root, and there is no sudo: run `cargo xtask bench hook` as root");
+        }
+        call = call.args(["--config", SUDO_RUNNER]);
+    }
+    call.args(["--package", "observer", "--bench", name.target(), "--"]).args(args).run()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
