@@ -27,6 +27,8 @@ impl Key {
     pub const ROOT: Key = Key::new(kind::ROOT, 1);
     /// All that found no slot.
     pub const OTHER: Key = Key::new(kind::OTHER, 0);
+    /// Nobody ran: what the hypervisor or an interrupt took from an idle CPU.
+    pub const IDLE: Key = Key::new(kind::IDLE, 0);
     /// Cgroups that lived and died between two looks, and whose parent was gone too. Only user space uses it.
     pub const GONE: Key = Key::new(kind::GONE, 0);
 
@@ -72,6 +74,8 @@ pub mod kind {
     pub const OTHER: u8 = 5;
     /// What nobody can name any more.
     pub const GONE: u8 = 6;
+    /// The idle tasks.
+    pub const IDLE: u8 = 7;
 }
 
 pod! {
@@ -87,6 +91,10 @@ pod! {
         pub run: u64,
         /// Time runnable and not running (the kernel's `run_delay`), of waits that ended.
         pub wait: u64,
+        /// Time that the hypervisor took during its runs: growth of the run queue's steal clock.
+        pub steal: u64,
+        /// Time that interrupts took during its runs: growth of the run queue's interrupt clock.
+        pub interrupt: u64,
         /// Dispatches.
         pub runs: u32,
         /// Runs that ended although the task could have gone on.
@@ -133,8 +141,12 @@ pod! {
         pub untraced: u64,
         /// The untraced ones that took something with them: a wait, or the run of a task after which the CPU went idle.
         pub lost: u64,
+        /// The run queue's steal clock at the last switch.
+        pub steal: u64,
+        /// Its interrupt clock then.
+        pub interrupt: u64,
         /// Keeps what follows on cache lines of its own.
-        pub reserved: [u64; 7],
+        pub reserved: [u64; 5],
         /// Tasks that were preempted here, by thread id; kept only after the first untraced switch.
         pub departed: [Departed; DEPARTED],
         /// The two generations' tables; the last slot of each is [`OTHER_SLOT`].
@@ -166,6 +178,10 @@ pod! {
         pub rq_clock: u64,
         /// `rq.cpu`.
         pub rq_cpu: u64,
+        /// `rq.prev_steal_time_rq`, exact (CONFIG_PARAVIRT_TIME_ACCOUNTING); else `rq.prev_steal_time`, which moves on ticks; 0 without.
+        pub rq_steal: u64,
+        /// `rq.prev_irq_time` (CONFIG_IRQ_TIME_ACCOUNTING); 0 without.
+        pub rq_interrupt: u64,
         /// `css_set.dfl_cgrp`.
         pub css_set_dfl_cgrp: u64,
         /// `css_set.subsys[cpu_cgrp_id]`; 0 without the controller.

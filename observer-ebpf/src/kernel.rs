@@ -113,6 +113,18 @@ impl RunQueue {
         load(self.0, offset!(rq_clock))
     }
 
+    /// What the hypervisor has taken from this CPU so far, in nanoseconds; `None` where the kernel does not account it.
+    #[inline(always)]
+    pub(crate) fn steal(self) -> Option<u64> {
+        if offset!(rq_steal) == 0 { None } else { Some(load(self.0, offset!(rq_steal))) }
+    }
+
+    /// What interrupts have taken from this CPU so far, in nanoseconds; `None` where the kernel does not account it.
+    #[inline(always)]
+    pub(crate) fn interrupt(self) -> Option<u64> {
+        if offset!(rq_interrupt) == 0 { None } else { Some(load(self.0, offset!(rq_interrupt))) }
+    }
+
     /// Number of its CPU.
     #[inline(always)]
     pub(crate) fn cpu(self) -> u32 {

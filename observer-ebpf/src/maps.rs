@@ -48,7 +48,9 @@ impl Cpu {
         current_pid / set_current_pid,
         overflows / set_overflows,
         untraced / set_untraced,
-        lost / set_lost
+        lost / set_lost,
+        steal / set_steal,
+        interrupt / set_interrupt
     );
 
     /// The slot with this index in the table of a generation.
@@ -182,6 +184,16 @@ impl SlotRef {
     pub(crate) fn ran(self, time: u64) {
         // SAFETY: as above.
         unsafe { (*self.0).run += time }
+    }
+
+    /// Books what was taken from a run.
+    #[inline(always)]
+    pub(crate) fn taken(self, steal: u64, interrupt: u64) {
+        // SAFETY: as above.
+        unsafe {
+            (*self.0).steal += steal;
+            (*self.0).interrupt += interrupt;
+        }
     }
 
     /// Books how a run ended.

@@ -13,7 +13,7 @@ use aya_log_ebpf::warn;
 use observer_common::latency;
 use observer_common::sched::{Key, OTHER_SLOT};
 
-use crate::kernel::{self, Task};
+use crate::kernel::{self, RunQueue, Task};
 use crate::maps::{Cpu, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
@@ -27,10 +27,14 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let generation = cpu.generation();
 
     let since = cpu.since();
+    let taken = Taken::since_last(cpu, run_queue);
     if cpu.current_pid() == prev.pid() {
         leave(&ctx, cpu, generation, prev, since, now);
     } else if since != 0 {
         untraced(&ctx, cpu, generation, prev, since, now);
+    }
+    if taken.is_some() && since != 0 {
+        book(cpu, generation, prev, &taken);
     }
     let pid = next.pid();
     cpu.set_current_pid(pid);
@@ -50,6 +54,41 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         }
     }
     0
+}
+
+/// What the hypervisor and interrupts took from this CPU since its last switch, in nanoseconds.
+struct Taken {
+    steal: u64,
+    interrupt: u64,
+}
+
+impl Taken {
+    /// The growth of the run queue's clocks, which the kernel brought up to date on its way here.
+    #[inline(always)]
+    fn since_last(cpu: Cpu, run_queue: RunQueue) -> Taken {
+        let mut taken = Taken { steal: 0, interrupt: 0 };
+        if let Some(steal) = run_queue.steal() {
+            taken.steal = steal.wrapping_sub(cpu.steal());
+            cpu.set_steal(steal);
+        }
+        if let Some(interrupt) = run_queue.interrupt() {
+            taken.interrupt = interrupt.wrapping_sub(cpu.interrupt());
+            cpu.set_interrupt(interrupt);
+        }
+        taken
+    }
+
+    #[inline(always)]
+    fn is_some(&self) -> bool {
+        self.steal | self.interrupt != 0
+    }
+}
+
+/// Books it to whom it was taken from: the task that leaves, or nobody.
+#[inline(always)]
+fn book(cpu: Cpu, generation: u64, prev: Task, taken: &Taken) {
+    let slot = if cpu.current() != Key::NONE.0 { current(cpu, generation, prev) } else { cpu.find(generation, Key::IDLE).1 };
+    slot.taken(taken.steal, taken.interrupt);
 }
 
 /// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched.

@@ -38,7 +38,7 @@ impl Hook {
         };
         match Programs::load(roots, highest + 1) {
             Ok(programs) => {
-                let accounts = Accounts::new(programs.sched.cpus());
+                let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
                 Hook::On(Box::new(Attached { programs, accounts, trouble: None }))
             }
             Err(error) => {

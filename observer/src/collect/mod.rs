@@ -153,7 +153,7 @@ impl Collector {
                 cpu: found.cpu,
             })
             .collect();
-        for (id, name) in [(Key::ROOT, "/"), (Key::OTHER, "~other"), (Key::GONE, "~gone")] {
+        for (id, name) in [(Key::ROOT, "/"), (Key::OTHER, "~other"), (Key::GONE, "~gone"), (Key::IDLE, "~idle")] {
             if let Some(sched) = self.hook.ran(id)
                 && !rows.iter().any(|row| row.id == id || row.path == name)
             {

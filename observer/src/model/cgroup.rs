@@ -94,6 +94,25 @@ impl Cgroup {
 
 sched_metrics!(Cgroup);
 
+/// Hypervisor steal while it ran.
+pub static STEAL: Metric<Cgroup> = Metric::new(
+    "observer.cpu.steal.exposure",
+    "STEAL",
+    Unit::Seconds,
+    "Time that the hypervisor took while the cgroup held the CPU: growth of the run queue's steal clock inside its runs that ended. \
+     The row ~idle has what was taken from idle CPUs.",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.sched.as_ref()?.steal }]),
+);
+
+/// Interrupts while it ran.
+pub static INTERRUPT: Metric<Cgroup> = Metric::new(
+    "observer.cpu.interrupt.time",
+    "INTERRUPT",
+    Unit::Seconds,
+    "Time that interrupts took while the cgroup held the CPU; unknown where the kernel does not account it (CONFIG_IRQ_TIME_ACCOUNTING).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.sched.as_ref()?.interrupt }]),
+);
+
 /// Share of periods in which the quota did not stop it.
 pub static LOCAL_RUN_RATIO: Metric<Cgroup> = Metric::new(
     "observer.sched.local_run.ratio",
@@ -156,8 +175,20 @@ pub static LIMIT: Metric<Cgroup> = Metric::new(
 );
 
 /// In order of importance.
-static ALL: &[&Metric<Cgroup>] =
-    &[&CPU_TIME, &WAIT_TIME, &LATENCY, &RUN_TIME, &THROTTLED_TIME, &LOCAL_RUN_RATIO, &PERIODS, &LIMIT, &RUNS, &SWITCHES];
+static ALL: &[&Metric<Cgroup>] = &[
+    &CPU_TIME,
+    &WAIT_TIME,
+    &LATENCY,
+    &RUN_TIME,
+    &THROTTLED_TIME,
+    &STEAL,
+    &INTERRUPT,
+    &LOCAL_RUN_RATIO,
+    &PERIODS,
+    &LIMIT,
+    &RUNS,
+    &SWITCHES,
+];
 
 impl Entity for Cgroup {
     const KIND: Kind = Kind::Cgroup;

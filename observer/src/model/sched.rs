@@ -11,6 +11,10 @@ use super::Histogram;
 pub struct Sched {
     /// Time on a CPU.
     pub run: u64,
+    /// Of it taken by the hypervisor; `None` where the kernel does not account it.
+    pub steal: Option<u64>,
+    /// Of it taken by interrupts; `None` where the kernel does not account it.
+    pub interrupt: Option<u64>,
     /// Dispatches.
     pub runs: u64,
     /// Runs that ended although the task could have gone on.
@@ -22,9 +26,16 @@ pub struct Sched {
 }
 
 impl Sched {
-    /// Adds another's counts.
+    /// Nothing yet, of what the kernel accounts.
+    pub fn zero(steal: bool, interrupt: bool) -> Sched {
+        Sched { steal: steal.then_some(0), interrupt: interrupt.then_some(0), ..Sched::default() }
+    }
+
+    /// Adds another's counts; what one of them does not know is unknown.
     pub fn add(&mut self, other: &Sched) {
         self.run += other.run;
+        self.steal = self.steal.zip(other.steal).map(|(here, there)| here + there);
+        self.interrupt = self.interrupt.zip(other.interrupt).map(|(here, there)| here + there);
         self.runs += other.runs;
         self.preempted += other.preempted;
         self.voluntary += other.voluntary;

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Test> {
         ("sched::churning_cgroups_lose_nothing_without_a_barrier", churning_cgroups_lose_nothing_without_a_barrier),
         ("sched::what_does_not_fit_is_named_and_counted", what_does_not_fit_is_named_and_counted),
         ("sched::rows_of_cpus_and_of_the_root_agree", rows_of_cpus_and_of_the_root_agree),
+        ("sched::steal_agrees_with_proc_stat", steal_agrees_with_proc_stat),
     ]
 }
 
@@ -137,6 +138,8 @@ impl Window {
 fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
     Ok(Sched {
         run: is.run - was.run,
+        steal: is.steal.zip(was.steal).map(|(is, was)| is - was),
+        interrupt: is.interrupt.zip(was.interrupt).map(|(is, was)| is - was),
         runs: is.runs - was.runs,
         preempted: is.preempted - was.preempted,
         voluntary: is.voluntary - was.voluntary,
@@ -327,4 +330,38 @@ fn rows_of_cpus_and_of_the_root_agree() -> Result<String, String> {
         return Err(format!("root {} runs, {} ns; CPUs {} runs, {} ns", root.runs, root.run, cpus.runs, cpus.run));
     }
     Ok(format!("{} runs of {} ns in both", root.runs, root.run))
+}
+
+/// What the hypervisor took, by cgroup and from idle CPUs, against the machine's own count in ticks.
+fn steal_agrees_with_proc_stat() -> Result<String, String> {
+    const TICK: u64 = 10_000_000;
+    let mut collector = collector()?;
+    let cgroup = TestCgroup::new(&v2()?, "steal").map_err(|error| error.to_string())?;
+    let mut launcher = Launcher::start(cgroup.directory(), None)?;
+    let ours = |sample: &Sample| -> Result<u64, String> {
+        let idle = sched(sample, "~idle").ok().and_then(|idle| idle.steal).unwrap_or(0);
+        Ok(sched(sample, "/")?.steal.ok_or("steal is not accounted")? + idle)
+    };
+    let kernels = |sample: &Sample| sample.cpus.iter().map(|cpu| cpu.time.steal.unwrap_or(0)).sum::<u64>();
+    let was = collector.collect();
+    if sched(&was, "/")?.steal.is_none() {
+        return Ok("not exercised: this kernel does not account steal on its run queues".into());
+    }
+    // Tasks that sleep in between, so that no run stays open for long.
+    let pids: Vec<u32> = (0..2 * cpus()).map(|_| launcher.work("mix 3000")).collect::<Result<_, _>>()?;
+    for pid in pids {
+        launcher.finished(pid)?;
+    }
+    launcher.reap()?;
+    let is = collector.collect();
+    let (ours, kernels) = (ours(&is)? - ours(&was)?, kernels(&is) - kernels(&was));
+    let figures = format!("{ours} ns taken inside runs and idle time, /proc/stat says {kernels} ns");
+    // A tick a CPU for the rounding of /proc/stat, and one more for the two ends of the window.
+    if ours.abs_diff(kernels) > 2 * TICK * cpus() as u64 {
+        return Err(figures);
+    }
+    match kernels < 10 * TICK * cpus() as u64 {
+        true => Ok(format!("too little steal to prove much: {figures}")),
+        false => Ok(figures),
+    }
 }

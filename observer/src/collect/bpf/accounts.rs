@@ -33,9 +33,9 @@ struct Node {
 const MAX_DEPTH: usize = 4096;
 
 impl Accounts {
-    /// Nothing yet, for this many CPUs.
-    pub fn new(cpus: u32) -> Accounts {
-        let zero = Arc::new(Sched::default());
+    /// Nothing yet, for this many CPUs; `zero` says what the kernel accounts.
+    pub fn new(cpus: u32, zero: Sched) -> Accounts {
+        let zero = Arc::new(zero);
         Accounts { cpus: vec![Arc::clone(&zero); cpus as usize], nodes: HashMap::new(), roots: Vec::new(), round: 0, zero }
     }
 
@@ -56,6 +56,10 @@ impl Accounts {
     /// Adds what one slot of one CPU held.
     pub fn add(&mut self, cpu: u32, slot: &Slot) {
         let counts = counts(slot);
+        if slot.key == Key::IDLE.0 {
+            // No cgroup's: not the machine's cgroup either.
+            return self.add_to(Key::IDLE, &counts);
+        }
         if let Some(total) = self.cpus.get_mut(cpu as usize) {
             Arc::make_mut(total).add(&counts);
         }
@@ -93,7 +97,7 @@ impl Accounts {
     /// Forgets cgroups that the last listing no longer had; those first heard of since then stay until the next one.
     pub fn sweep(&mut self) {
         let round = self.round;
-        self.nodes.retain(|key, node| node.seen >= round || [Key::ROOT, Key::OTHER, Key::GONE].contains(key));
+        self.nodes.retain(|key, node| node.seen >= round || [Key::ROOT, Key::OTHER, Key::GONE, Key::IDLE].contains(key));
     }
 
     /// A cgroup's counts with its descendants'; zeros for one that never ran.
@@ -103,10 +107,7 @@ impl Accounts {
 
     /// As [`Accounts::cgroup`], `None` for one that never ran.
     pub fn ran(&self, key: Key) -> Option<Arc<Sched>> {
-        self.nodes
-            .get(&key)
-            .map(|node| Arc::clone(&node.sched))
-            .filter(|sched| sched.runs + sched.preempted + sched.voluntary > 0)
+        self.nodes.get(&key).map(|node| Arc::clone(&node.sched)).filter(|sched| **sched != *self.zero)
     }
 
     /// A CPU's counts.
@@ -126,6 +127,8 @@ fn counts(slot: &Slot) -> Sched {
     }
     Sched {
         run: slot.run,
+        steal: Some(slot.steal),
+        interrupt: Some(slot.interrupt),
         runs: u64::from(slot.runs),
         preempted: u64::from(slot.preempted),
         voluntary: u64::from(slot.voluntary),
@@ -142,7 +145,19 @@ mod tests {
     fn slot(key: Key, parent: Key, run: u64) -> Slot {
         let mut latency = [0; BUCKETS];
         latency[5] = 2;
-        Slot { generation: 1, key: key.0, parent: parent.0, run, wait: 7, runs: 3, preempted: 1, voluntary: 2, latency }
+        Slot {
+            generation: 1,
+            key: key.0,
+            parent: parent.0,
+            run,
+            wait: 7,
+            steal: 4,
+            interrupt: 5,
+            runs: 3,
+            preempted: 1,
+            voluntary: 2,
+            latency,
+        }
     }
 
     const A: Key = Key::v2(10);
@@ -155,7 +170,7 @@ mod tests {
 
     #[test]
     fn counts_go_to_every_ancestor() {
-        let mut accounts = Accounts::new(2);
+        let mut accounts = Accounts::new(2, Sched::zero(true, false));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
         accounts.add(1, &slot(B, A, 100));
         accounts.add(0, &slot(A, Key::ROOT, 10));
@@ -168,8 +183,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_from_an_idle_cpu_is_nobodys() {
+        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT))].into_iter());
+        accounts.add(0, &slot(A, Key::ROOT, 10));
+        accounts.add(0, &slot(Key::IDLE, Key::NONE, 0));
+        assert_eq!(accounts.cgroup(Key::ROOT).steal, Some(4));
+        assert_eq!(accounts.ran(Key::IDLE).unwrap().steal, Some(4));
+        assert_eq!(accounts.cgroup(A).interrupt, None, "not accounted: unknown, not 0");
+        assert!(accounts.ran(Key::GONE).is_none());
+    }
+
+    #[test]
     fn what_dies_stays_in_its_parents_subtree() {
-        let mut accounts = Accounts::new(1);
+        let mut accounts = Accounts::new(1, Sched::zero(true, false));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
         accounts.add(0, &slot(B, A, 100));
         accounts.sweep();
@@ -184,7 +211,7 @@ mod tests {
 
     #[test]
     fn one_first_heard_of_after_the_listing_keeps_its_counts() {
-        let mut accounts = Accounts::new(1);
+        let mut accounts = Accounts::new(1, Sched::zero(true, false));
         accounts.list([(Key::ROOT, None)].into_iter());
         accounts.add(0, &slot(A, Key::ROOT, 100));
         accounts.sweep();
@@ -195,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_nobody_can_name_is_shown_all_the_same() {
-        let mut accounts = Accounts::new(1);
+        let mut accounts = Accounts::new(1, Sched::zero(true, false));
         accounts.list([(Key::ROOT, None)].into_iter());
         accounts.add(0, &slot(B, A, 100));
         accounts.add(0, &slot(Key::OTHER, Key::NONE, 10));
@@ -206,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_namespaced_root_is_where_the_walk_ends() {
-        let mut accounts = Accounts::new(1);
+        let mut accounts = Accounts::new(1, Sched::zero(true, false));
         accounts.list([(A, None), (B, Some(A))].into_iter());
         accounts.add(0, &slot(B, A, 100));
         assert_eq!((run(&accounts, A), run(&accounts, Key::ROOT), run(&accounts, Key::GONE)), (100, 100, 0));

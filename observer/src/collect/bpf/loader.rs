@@ -16,6 +16,7 @@ use observer_common::sched::CpuState;
 use super::offsets::{self, Lacking, OffsetsError};
 use super::sched::Tables;
 use crate::collect::Roots;
+use crate::model::Sched;
 use crate::sys::Mapping;
 
 /// The checked-in object (`cargo xtask ebpf` builds it).
@@ -71,6 +72,8 @@ pub struct Programs {
     pub sched: Tables,
     /// What this kernel lacks, each with what is lost.
     pub lacking: Vec<Lacking>,
+    /// Nothing yet, of what this kernel accounts.
+    pub zero: Sched,
 }
 
 impl std::fmt::Debug for Programs {
@@ -117,7 +120,8 @@ impl Programs {
             .map_err(|error| refused("cannot use sched_switch", &error))?;
         program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
         program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
-        Ok(Programs { ebpf, logger, sched, lacking: resolved.lacking })
+        let zero = Sched::zero(resolved.offsets.rq_steal != 0, resolved.offsets.rq_interrupt != 0);
+        Ok(Programs { ebpf, logger, sched, lacking: resolved.lacking, zero })
     }
 
     /// How often the scheduler hook ran and for how long, as the kernel counts while its statistics are on.

@@ -70,6 +70,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
             0
         }
     };
+    let (rq_steal, rq_interrupt) = taken(&btf, &mut lacking)?;
     let offsets = Offsets {
         task_pid: member("task_struct.pid")?,
         task_state: member("task_struct.__state|state")?,
@@ -81,6 +82,8 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         cfs_rq_rq: member("cfs_rq.rq")?,
         rq_clock: member("rq.clock")?,
         rq_cpu: member("rq.cpu")?,
+        rq_steal,
+        rq_interrupt,
         css_set_dfl_cgrp: member("css_set.dfl_cgrp")?,
         css_set_cpu,
         css_cgroup: member("cgroup_subsys_state.cgroup")?,
@@ -90,6 +93,24 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         switch_has_state: u64::from(switch_has_state),
     };
     Ok(Resolved { offsets, lacking })
+}
+
+/// The run queue's clocks of what was taken from it; each exists only if the kernel is configured to account it.
+fn taken(btf: &Btf<'_>, lacking: &mut Vec<Lacking>) -> Result<(u64, u64), BtfError> {
+    let steal = match (btf.member("rq.prev_steal_time_rq")?, btf.member("rq.prev_steal_time")?) {
+        (Ok(exact), _) => exact.offset,
+        (Err(missing), Ok(sampled)) => {
+            lacking.push(Lacking { missing, lost: "hypervisor steal of a cgroup is sampled on ticks" });
+            sampled.offset
+        }
+        (Err(_), Err(missing)) => {
+            lacking.push(Lacking { missing, lost: "hypervisor steal of a cgroup is unknown" });
+            0
+        }
+    };
+    // Many kernels do without by design, and nothing else suffers: unknown, but no reason to call the source degraded.
+    let interrupt = btf.member("rq.prev_irq_time")?.map_or(0, |member| member.offset);
+    Ok((steal, interrupt))
 }
 
 /// `css_set.subsys[cpu_cgrp_id]`: the number is a matter of the kernel's configuration.

@@ -156,6 +156,8 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
     Slot {
         run: is.run.wrapping_sub(was.run),
         wait: is.wait.wrapping_sub(was.wait),
+        steal: is.steal.wrapping_sub(was.steal),
+        interrupt: is.interrupt.wrapping_sub(was.interrupt),
         runs: is.runs.wrapping_sub(was.runs),
         preempted: is.preempted.wrapping_sub(was.preempted),
         voluntary: is.voluntary.wrapping_sub(was.voluntary),
