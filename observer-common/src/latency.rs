@@ -37,9 +37,10 @@ const ROOTS: [u64; 8] = [
     8457869449776733335,
 ];
 
-/// `UPPER[i]` is the largest whole number of nanoseconds in bucket `i` (0 … 160).
-pub static UPPER: [u64; FINE + 1] = {
-    let mut upper = [0; FINE + 1];
+/// `UPPER[i]` is the largest whole number of nanoseconds in bucket `i` (0 … 160). What follows is never read; it lets the verifier see
+/// that no index is out of bounds.
+pub static UPPER: [u64; 257] = {
+    let mut upper = [u64::MAX; 257];
     let mut i = 0;
     while i <= FINE {
         let scaled = ROOTS[i % 8] as u128 * SECOND as u128;
@@ -68,39 +69,37 @@ pub fn bucket(ns: u64) -> usize {
         return 1;
     }
     let eighth = (ticks >> (exponent - 3)) & 7;
-    let low = (exponent - 10) * 8 + eighth;
-    // The mask changes nothing (low < 160); it tells the kernel's verifier so.
-    let low = (low & 0xff) as usize;
-    if low >= FINE {
-        return FINE;
-    }
-    low + 1 + usize::from(ns > UPPER[low + 1])
+    // The mask and the minimum change nothing (low < 160); they tell the kernel's verifier so.
+    let low = ((exponent - 10) * 8 + eighth) as usize & 0xff;
+    let bucket = low + 1 + usize::from(ns > UPPER[low + 1]);
+    if bucket > FINE { FINE } else { bucket }
 }
 
 const UPPER_ZERO: u64 = 953;
 
-/// Floor of the binary logarithm of a number in `1 … 2^31`. BPF has no instruction that counts zeros.
+/// Floor of the binary logarithm of a number in `2^8 … 2^32 − 1`. BPF has no instruction that counts zeros. A table, and not a tree of
+/// comparisons: what is loaded is unknown to the kernel's verifier, so it need not follow the rest of the program for every outcome.
 #[inline(always)]
-fn log2(mut x: u64) -> u64 {
-    let mut log = 0;
-    if x >= 1 << 16 {
-        x >>= 16;
-        log += 16;
-    }
-    if x >= 1 << 8 {
-        x >>= 8;
-        log += 8;
-    }
-    if x >= 1 << 4 {
-        x >>= 4;
-        log += 4;
-    }
-    if x >= 1 << 2 {
-        x >>= 2;
-        log += 2;
-    }
-    log + (x >> 1)
+fn log2(x: u64) -> u64 {
+    let shift = if x >= 1 << 24 {
+        24
+    } else if x >= 1 << 16 {
+        16
+    } else {
+        8
+    };
+    shift + u64::from(LOG2[(x >> shift) as usize & 0xff])
 }
+
+static LOG2: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut i = 2;
+    while i < 256 {
+        table[i] = table[i / 2] + 1;
+        i += 1;
+    }
+    table
+};
 
 #[inline(always)]
 fn above_a_second(ns: u64) -> usize {
@@ -139,7 +138,7 @@ mod tests {
     fn bounds_are_powers_of_the_base() {
         assert_eq!(UPPER[0], UPPER_ZERO);
         assert_eq!(UPPER[FINE], SECOND);
-        for (i, &upper) in UPPER.iter().enumerate() {
+        for (i, &upper) in UPPER[..=FINE].iter().enumerate() {
             let exact = 2f64.powf(-20.0 + i as f64 / 8.0) * 1e9;
             assert_eq!(upper, exact.floor() as u64, "bucket {i}");
         }
@@ -147,7 +146,7 @@ mod tests {
 
     #[test]
     fn every_bound_is_the_last_value_of_its_bucket() {
-        for (i, &upper) in UPPER.iter().enumerate() {
+        for (i, &upper) in UPPER[..=FINE].iter().enumerate() {
             assert_eq!(bucket(upper), i, "{upper} ns");
             assert_eq!(bucket(upper + 1), i + 1, "{} ns", upper + 1);
         }

@@ -98,6 +98,19 @@ pod! {
     }
 }
 
+/// Tasks that a CPU remembers to have preempted, on a kernel that hides switches. A power of two.
+pub const DEPARTED: usize = 64;
+
+pod! {
+    /// A task that was preempted: should the switch that brings it back be hidden, its wait is known all the same.
+    pub struct Departed {
+        /// Thread id in the upper half; in the lower its `sched_info.pcount` then: one more, and this is its next dispatch.
+        pub who: u64,
+        /// Run-queue clock when it left, and began to wait.
+        pub at: u64,
+    }
+}
+
 pod! {
     /// One CPU's whole state.
     pub struct CpuState {
@@ -116,8 +129,14 @@ pod! {
         /// Thread id of who runs now; 0 for the idle task.
         pub current_pid: u64,
         /// Switches that the kernel did not report: the task that leaves is not the one that was last seen to come. Of the dispatch in
-        /// between the run is known, the wait is not.
+        /// between the run is known; the wait only where the task had been preempted here (`departed`).
         pub untraced: u64,
+        /// The untraced ones that took something with them: a wait, or the run of a task after which the CPU went idle.
+        pub lost: u64,
+        /// Keeps what follows on cache lines of its own.
+        pub reserved: [u64; 7],
+        /// Tasks that were preempted here, by thread id; kept only after the first untraced switch.
+        pub departed: [Departed; DEPARTED],
         /// The two generations' tables; the last slot of each is [`OTHER_SLOT`].
         pub tables: [[Slot; SLOTS + 1]; 2],
     }
@@ -137,6 +156,8 @@ pod! {
         pub task_last_queued: u64,
         /// `task_struct.sched_info.last_arrival`.
         pub task_last_arrival: u64,
+        /// `task_struct.sched_info.pcount`.
+        pub task_pcount: u64,
         /// `task_struct.cgroups`.
         pub task_cgroups: u64,
         /// `cfs_rq.rq`.

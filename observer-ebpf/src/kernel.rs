@@ -73,6 +73,12 @@ impl Task {
         load(self.0, offset!(task_last_arrival))
     }
 
+    /// How often it was dispatched after a wait.
+    #[inline(always)]
+    pub(crate) fn pcount(self) -> u64 {
+        load(self.0, offset!(task_pcount))
+    }
+
     /// Its cgroup: the default hierarchy's if that is not the root, else that of the v1 `cpu` hierarchy if that is not the root, else
     /// the root.
     #[inline(always)]

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "map values are reached by pointer; the kernel's verifier checks every access")]
 
 use aya_ebpf::{macros::map, maps::Array};
-use observer_common::sched::{CpuState, Key, OTHER_SLOT, PROBES, SLOTS, Slot};
+use observer_common::sched::{CpuState, DEPARTED, Departed, Key, OTHER_SLOT, PROBES, SLOTS, Slot};
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -47,7 +47,8 @@ impl Cpu {
         current_slot / set_current_slot,
         current_pid / set_current_pid,
         overflows / set_overflows,
-        untraced / set_untraced
+        untraced / set_untraced,
+        lost / set_lost
     );
 
     /// The slot with this index in the table of a generation.
@@ -58,33 +59,80 @@ impl Cpu {
         SlotRef(unsafe { &raw mut (*self.0).tables[(generation & 1) as usize][index] })
     }
 
-    /// Finds the slot of a key, claims a free one, or falls back to [`OTHER_SLOT`]. Slots of a generation are never given back within
-    /// it, so a free slot ends the search. Returns the index, and whether the slot has just been claimed.
+    /// Finds the slot of a key, claims a free one, or falls back to [`OTHER_SLOT`]. Returns the index, and whether the slot has just
+    /// been claimed.
     #[inline(always)]
     pub(crate) fn find(self, generation: u64, key: Key) -> (u64, SlotRef, bool) {
-        // kernfs ids are handed out one after the other, so their low bits spread well; the kind tells hierarchies apart.
-        let home = key.0 ^ (key.0 >> 50);
-        let mut probe = 0;
-        while probe < PROBES as u64 {
-            let index = (home + probe) & (SLOTS as u64 - 1);
-            let slot = self.slot(generation, index);
-            if slot.generation() != generation {
-                slot.claim(generation, key);
-                return (index, slot, true);
-            }
-            if slot.key() == key.0 {
-                return (index, slot, false);
-            }
-            probe += 1;
+        let home = home(key);
+        let slot = self.slot(generation, home);
+        if slot.generation() == generation && slot.key() == key.0 {
+            return (home, slot, false);
         }
-        self.set_overflows(self.overflows() + 1);
-        let slot = self.slot(generation, OTHER_SLOT as u64);
-        let fresh = slot.generation() != generation;
-        if fresh {
-            slot.claim(generation, Key::OTHER);
-        }
-        (OTHER_SLOT as u64, slot, fresh)
+        let found = search(self.0, generation, key.0);
+        let index = found & (FRESH - 1);
+        (index, self.slot(generation, index), found & FRESH != 0)
     }
+
+    /// Remembers that a task was preempted.
+    #[inline(always)]
+    pub(crate) fn depart(self, pid: u64, pcount: u64, at: u64) {
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        unsafe { (*self.0).departed[pid as usize & (DEPARTED - 1)] = Departed { who: who(pid, pcount), at } }
+    }
+
+    /// When a task began to wait whose dispatch number `pcount` was not seen; `None` unless it had been preempted here just before.
+    #[inline(always)]
+    pub(crate) fn departed(self, pid: u64, pcount: u64) -> Option<u64> {
+        // SAFETY: as above.
+        let departed = unsafe { (*self.0).departed[pid as usize & (DEPARTED - 1)] };
+        (departed.who == who(pid, pcount.wrapping_sub(1))).then_some(departed.at)
+    }
+}
+
+#[inline(always)]
+fn who(pid: u64, pcount: u64) -> u64 {
+    pid << 32 | (pcount & 0xffff_ffff)
+}
+
+/// Where a key's search begins: kernfs ids are handed out one after the other, so their low bits spread well; the kind tells
+/// hierarchies apart.
+#[inline(always)]
+fn home(key: Key) -> u64 {
+    (key.0 ^ (key.0 >> 50)) & (SLOTS as u64 - 1)
+}
+
+/// Set in the result of [`search`] when the slot has just been claimed.
+const FRESH: u64 = 1 << 32;
+
+/// Slots of a generation are never given back within it, so a free slot ends the search. Not inlined: it is rare, and the verifier
+/// walks every copy of its loops.
+#[inline(never)]
+fn search(cpu: *mut CpuState, generation: u64, key: u64) -> u64 {
+    let cpu = Cpu(cpu);
+    let mut free = OTHER_SLOT as u64;
+    let mut probe = 0;
+    while probe < PROBES as u64 {
+        let index = (home(Key(key)) + probe) & (SLOTS as u64 - 1);
+        let slot = cpu.slot(generation, index);
+        if slot.generation() != generation {
+            free = index;
+            break;
+        }
+        if slot.key() == key {
+            return index;
+        }
+        probe += 1;
+    }
+    let mut key = Key(key);
+    if free == OTHER_SLOT as u64 {
+        cpu.set_overflows(cpu.overflows() + 1);
+        if cpu.slot(generation, free).generation() == generation {
+            return free;
+        }
+        key = Key::OTHER;
+    }
+    cpu.slot(generation, free).claim(generation, key);
+    free | FRESH
 }
 
 /// A slot of a table.

@@ -28,7 +28,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
     let since = cpu.since();
     if cpu.current_pid() == prev.pid() {
-        leave(&ctx, cpu, generation, prev, now - since);
+        leave(&ctx, cpu, generation, prev, since, now);
     } else if since != 0 {
         untraced(&ctx, cpu, generation, prev, since, now);
     }
@@ -38,7 +38,10 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     if pid == 0 {
         cpu.set_current(Key::NONE.0);
     } else {
-        let slot = enter(&ctx, cpu, generation, next);
+        let (slot, full) = enter(cpu, generation, next);
+        if full {
+            table_full(&ctx);
+        }
         let queued = next.last_queued();
         if queued != 0 {
             // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
@@ -51,77 +54,86 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
 /// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched.
 #[inline(always)]
-fn leave(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, time: u64) {
+fn leave(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, since: u64, now: u64) {
     if cpu.current() == Key::NONE.0 {
         return;
     }
-    let slot = current(ctx, cpu, generation, prev);
-    slot.ran(time);
-    slot.left(is_preempted(ctx, prev));
+    let slot = current(cpu, generation, prev);
+    slot.ran(now - since);
+    left(ctx, cpu, slot, prev, now);
+}
+
+/// Books how a run ended.
+#[inline(always)]
+fn left(ctx: &BtfTracePointContext, cpu: Cpu, slot: SlotRef, prev: Task, now: u64) {
+    let preempt: u64 = ctx.arg(0);
+    let state = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
+    let preempted = preempt & 1 != 0 || state == 0;
+    slot.left(preempted);
+    if preempted && cpu.untraced() != 0 {
+        cpu.depart(prev.pid(), prev.pcount(), now);
+    }
 }
 
 /// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of tasks
-/// that they protect). The kernel's own stamp of the dispatch divides the time; only the wait before that dispatch is lost.
+/// that they protect). The kernel's own stamp of the dispatch divides the time between the two. The wait before it is known where the task had been
+/// preempted on this CPU, and lost where it had slept.
 #[cold]
 #[inline(always)]
 fn untraced(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, since: u64, now: u64) {
     cpu.set_untraced(cpu.untraced() + 1);
+    let pid = prev.pid();
+    if pid == 0 {
+        // Nobody stamps the moment when a CPU goes idle: that run is lost, too, rather than the idle time booked to it.
+        cpu.set_lost(cpu.lost() + 1);
+        return;
+    }
     let arrival = prev.last_arrival();
-    let divided = if prev.pid() == 0 || arrival < since || arrival > now { now } else { arrival };
+    let divided = if arrival < since || arrival > now { now } else { arrival };
     if cpu.current() != Key::NONE.0 {
-        current(ctx, cpu, generation, prev).ran(divided - since);
+        current(cpu, generation, prev).ran(divided - since);
     }
-    if prev.pid() != 0 {
-        let slot = enter(ctx, cpu, generation, prev);
-        slot.ran(now - divided);
-        slot.left(is_preempted(ctx, prev));
+    let (slot, _) = enter(cpu, generation, prev);
+    match cpu.departed(pid, prev.pcount()) {
+        Some(queued) if queued <= arrival => slot.waited(arrival - queued, latency::bucket(arrival - queued)),
+        _ => cpu.set_lost(cpu.lost() + 1),
     }
+    slot.ran(now - divided);
+    left(ctx, cpu, slot, prev, now);
 }
 
 /// The slot of who was dispatched last.
 #[inline(always)]
-fn current(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task) -> SlotRef {
+fn current(cpu: Cpu, generation: u64, prev: Task) -> SlotRef {
     if cpu.current_generation() == generation {
         return cpu.slot(generation, cpu.current_slot());
     }
     // User space has begun a new generation since the dispatch.
     let key = Key(cpu.current());
     let (index, slot, fresh) = cpu.find(generation, key);
-    if fresh {
+    if fresh && index != OTHER_SLOT as u64 {
         let cgroup = prev.cgroup();
-        if index == OTHER_SLOT as u64 {
-            table_full(ctx);
-        } else if cgroup.key == key {
+        if cgroup.key == key {
             slot.set_parent(cgroup.parent());
         }
     }
     slot
 }
 
+/// A task is dispatched. Returns its slot, and whether the table has just been found full.
 #[inline(always)]
-fn is_preempted(ctx: &BtfTracePointContext, prev: Task) -> bool {
-    let preempt: u64 = ctx.arg(0);
-    let state = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
-    preempt & 1 != 0 || state == 0
-}
-
-/// A task is dispatched.
-#[inline(always)]
-fn enter(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, task: Task) -> SlotRef {
+fn enter(cpu: Cpu, generation: u64, task: Task) -> (SlotRef, bool) {
     let cgroup = task.cgroup();
     let (index, slot, fresh) = cpu.find(generation, cgroup.key);
-    if fresh {
-        if index == OTHER_SLOT as u64 {
-            table_full(ctx);
-        } else {
-            slot.set_parent(cgroup.parent());
-        }
+    let full = fresh && index == OTHER_SLOT as u64;
+    if fresh && !full {
+        slot.set_parent(cgroup.parent());
     }
     slot.dispatched();
     cpu.set_current(cgroup.key.0);
     cpu.set_current_slot(index);
     cpu.set_current_generation(generation);
-    slot
+    (slot, full)
 }
 
 /// Once a CPU and generation at the most.

@@ -40,10 +40,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 
 /// The live tests as a step of others. `object` replaces the checked-in one.
 pub(crate) fn step(workspace: &Workspace, object: Option<&Path>) -> Result<Outcome> {
-    if !rustix::process::geteuid().is_root() {
-        let how = "they need root (`cargo xtask live` asks for it through sudo)";
-        return Ok(Outcome::Skipped(how.to_owned()));
-    }
     if let Some(obstacle) = obstacle() {
         return Ok(Outcome::Skipped(obstacle));
     }
@@ -63,8 +59,11 @@ fn tests(call: Cmd, args: &[String]) -> Cmd {
         .env("INSTA_UPDATE", "no")
 }
 
-/// What this kernel lacks for the live tests.
-fn obstacle() -> Option<String> {
+/// What this user or this kernel lacks for tests that attach the programs.
+pub(crate) fn obstacle() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it needs root (`cargo xtask live` asks for it through sudo)".to_owned());
+    }
     if !Path::new(KERNEL_BTF).exists() {
         return Some(format!("{KERNEL_BTF} is missing: this kernel has no type information"));
     }

@@ -26,6 +26,10 @@ fn ordinary(workspace: &Workspace) -> Result<()> {
 }
 
 fn collector_test(workspace: &Workspace) -> Result<Outcome> {
+    // It makes a cgroup and attaches the programs, as the live tests do.
+    if let Some(obstacle) = live::obstacle() {
+        return Ok(Outcome::Skipped(obstacle));
+    }
     let Some(go) = collector::go() else {
         return Ok(Outcome::Skipped(collector::WITHOUT_GO.to_owned()));
     };

@@ -109,10 +109,10 @@ impl Hook {
         }
     }
 
-    /// Switches that the kernel did not report.
+    /// Switches that the kernel did not report and that took something with them.
     pub(super) fn untraced(&self) -> Option<u64> {
         match self {
-            Hook::On(on) => Some(on.programs.sched.untraced()),
+            Hook::On(on) => Some(on.programs.sched.lost()),
             Hook::Off(_) => None,
         }
     }

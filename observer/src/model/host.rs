@@ -19,7 +19,7 @@ pub struct Host {
     pub context_switches: Option<u64>,
     /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
     pub table_full: Option<u64>,
-    /// Switches that the kernel did not report to the scheduler hook.
+    /// Switches that the kernel did not report to the scheduler hook, and that took a wait or a run with them.
     pub untraced: Option<u64>,
 }
 
@@ -125,8 +125,8 @@ pub static DROPPED: Metric<Host> = Metric::new(
     "observer.events.dropped",
     "DROPPED",
     Unit::Count("event"),
-    "What was lost, by cause; table_full: more cgroups than slots ran on a CPU between two readings, they are booked to ~other; \
-     untraced: the kernel did not report a switch, the wait of the task that came is missing, its run time is not.",
+    "What was lost, by cause. table_full: look-ups that found no slot, because too many cgroups ran on one CPU between two readings \
+     (booked to ~other). untraced: switches that the kernel did not report and that took a wait with them, or the run before idling.",
     Read::Counter(&[
         Part { attributes: &[("observer.drop.cause", "table_full")], read: |h| h.table_full },
         Part { attributes: &[("observer.drop.cause", "untraced")], read: |h| h.untraced },

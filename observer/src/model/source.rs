@@ -52,7 +52,7 @@ pub static UP: Metric<Source> = Metric::new(
     "observer.source.up",
     "UP",
     Unit::Ratio,
-    "1 when the source works, 0.5 when something of it is missing, 0 when it is off.",
+    "1: works; 0.5: something is missing; 0: off (see observer.source.reason).",
     Read::Gauge(&[Part {
         attributes: &[],
         read: |s| {

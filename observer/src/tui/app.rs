@@ -150,6 +150,15 @@ impl List {
         self.show();
     }
 
+    /// Leaves a line that is only an ancestor of what the filter asks for, for the first one that matches.
+    fn select_match(&mut self) {
+        if self.lines.get(self.at).is_some_and(|line| !line.matches)
+            && let Some(first) = self.lines.iter().position(|line| line.matches)
+        {
+            self.select(first);
+        }
+    }
+
     /// Scrolls so far that the selection is on screen, and no further than the end.
     fn show(&mut self) {
         let page = self.page.max(1);
@@ -309,6 +318,9 @@ impl App {
             _ => return self.arrange(action),
         }
         self.refresh();
+        if self.typing {
+            self.list_mut().select_match();
+        }
         Effect::Draw
     }
 

@@ -107,14 +107,14 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         time: start + Duration::from_secs(second),
         uptime: Duration::from_secs(1_000 + second),
         start,
-        host: host(second),
+        host: host(second, if sched { 0 } else { 12 }),
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         sources: sources(sched),
     }
 }
 
-fn host(second: u64) -> Host {
+fn host(second: u64, dropped: u64) -> Host {
     Host {
         name: "node-7".into(),
         load: Some([5.21, 3.4, 1.07]),
@@ -123,7 +123,7 @@ fn host(second: u64) -> Host {
         tasks: Some(Tasks { running: 7, blocked: 1 }),
         context_switches: Some(1_000_000 + 48_211 * second),
         table_full: Some(0),
-        untraced: Some(0),
+        untraced: Some(dropped),
     }
 }
 

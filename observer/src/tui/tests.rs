@@ -191,11 +191,11 @@ fn keys_change_the_state() {
     check("2 G", "cgroups, 14 lines, at /idle.slice");
     check("2 G gg", "cgroups, 14 lines, at /");
     check("2 G g j", "cgroups, 14 lines, at /idle.slice");
-    check("2 / nginx", "cgroups, 3 lines, filter nginx, typing");
-    check("2 / nginx Enter", "cgroups, 3 lines, filter nginx");
-    check("2 / nginx Enter Esc", "cgroups, 14 lines");
-    check("2 / nginx Esc", "cgroups, 14 lines");
-    check("2 / nq Back ginx", "cgroups, 3 lines, filter nginx, typing");
+    check("2 / nginx", "cgroups, 3 lines, at /system.slice/nginx.service, filter nginx, typing");
+    check("2 / nginx Enter", "cgroups, 3 lines, at /system.slice/nginx.service, filter nginx");
+    check("2 / nginx Enter Esc", "cgroups, 14 lines, at /system.slice/nginx.service");
+    check("2 / nginx Esc", "cgroups, 14 lines, at /system.slice/nginx.service");
+    check("2 / nq Back ginx", "cgroups, 3 lines, at /system.slice/nginx.service, filter nginx, typing");
     check("2 / nq ^u", "cgroups, 14 lines, typing");
     check("2 t / SSH.SERV Enter", "cgroups, 1 lines, filter SSH.SERV, flat");
     check("2 / nosuch", "cgroups, 0 lines, filter nosuch, typing");

@@ -168,27 +168,31 @@ fn missing(what: &str) -> LoadError {
     LoadError::Refused { doing: "cannot use the object", said: format!("it has no {what}") }
 }
 
-/// An error as one line: the chain of causes, without the verifier's log.
+/// An error as one line: the chain of causes, of the verifier's log only the sentence that refuses. EPERM is about privileges, EACCES
+/// about the program.
 fn refused(doing: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
-    let mut said = String::new();
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut said: Vec<String> = Vec::new();
     let mut not_permitted = false;
+    let mut cause = Some(error);
     while let Some(error) = cause {
-        let text = error.to_string();
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            not_permitted |= io.kind() == std::io::ErrorKind::PermissionDenied;
+            not_permitted |= io.raw_os_error() == Some(libc::EPERM);
         }
-        let line = text.lines().next().unwrap_or_default();
-        if !said.contains(line) {
-            if !said.is_empty() {
-                said.push_str(": ");
-            }
-            said.push_str(line);
-        }
+        let text = error.to_string();
         if text.lines().nth(1).is_some() {
             tracing::debug!(%text, "the kernel said");
         }
+        let statistics =
+            |line: &str| ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start));
+        let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !statistics(line)).collect();
+        let first = lines.first().map_or("", |line| line.split(". Verifier output").next().unwrap_or(line));
+        for line in [Some(first), lines.get(1..).and_then(<[&str]>::last).copied()].into_iter().flatten() {
+            if !said.iter().any(|before| before.contains(line)) {
+                said.push(line.trim().to_owned());
+            }
+        }
         cause = error.source();
     }
+    let said = said.join(": ");
     if not_permitted { LoadError::NotPermitted(said) } else { LoadError::Refused { doing, said } }
 }

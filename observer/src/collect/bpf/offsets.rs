@@ -76,6 +76,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         task_cfs_rq: member("task_struct.se.cfs_rq")?,
         task_last_queued: member("task_struct.sched_info.last_queued")?,
         task_last_arrival: member("task_struct.sched_info.last_arrival")?,
+        task_pcount: member("task_struct.sched_info.pcount")?,
         task_cgroups: member("task_struct.cgroups")?,
         cfs_rq_rq: member("cfs_rq.rq")?,
         rq_clock: member("rq.clock")?,

@@ -103,6 +103,11 @@ impl Tables {
         self.sum(offset_of!(CpuState, untraced))
     }
 
+    /// Of those, the ones that took a wait or a run with them ([`CpuState::lost`]).
+    pub fn lost(&self) -> u64 {
+        self.sum(offset_of!(CpuState, lost))
+    }
+
     fn sum(&self, offset: usize) -> u64 {
         let words = (0..self.cpus).filter_map(|cpu| self.mapping.word(self.offset(cpu) + offset));
         words.map(|word| word.load(Ordering::Relaxed)).sum()

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::below;
-use crate::model::{Snapshot, Source, State};
+use crate::model::{Host, Snapshot, Source, State, Value, host};
 use crate::tui::app::{App, Hits, View};
 use crate::tui::format::{UNKNOWN, count};
 use crate::tui::keys::{KEYS, Mode};
@@ -50,8 +50,8 @@ fn status(app: &App) -> Vec<Piece> {
     pieces.push(piece(3, Tone::Plain, format!("load {load}")));
     pieces.push(mode);
     let dropped = dropped(snapshot);
-    if dropped > 0 {
-        pieces.push(piece(0, Tone::Bad, format!("✗ {} dropped", count(dropped as f64))));
+    if !dropped.is_empty() {
+        pieces.push(piece(0, Tone::Bad, format!("✗ dropped {}", dropped.join(", "))));
     }
     pieces.extend(app.options.notes.iter().map(|note| piece(5, Tone::Dim, note)));
     pieces
@@ -62,9 +62,15 @@ fn time(snapshot: &Snapshot) -> String {
     time.map_or_else(|_| UNKNOWN.into(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
-/// What was lost, by all sources.
-fn dropped(snapshot: &Snapshot) -> u64 {
-    snapshot.is.sources.iter().map(|source| source.dropped).sum()
+/// What was lost, by cause.
+fn dropped(snapshot: &Snapshot) -> Vec<String> {
+    let rows = snapshot.rows::<Host>();
+    let points = rows.flat_map(|row| row.points_of(&host::DROPPED));
+    let lost = points.filter_map(|point| match (point.value, point.attributes.first()) {
+        (Value::Counter { total, .. }, Some((_, cause))) if total > 0 => Some(format!("{} {cause}", count(total as f64))),
+        _ => None,
+    });
+    lost.collect()
 }
 
 /// Which sources are not simply on, why, and where to read on; empty when all is well. Where there is too little room the reasons go,
