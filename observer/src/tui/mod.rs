@@ -3,7 +3,7 @@
 //! - [`run`]: the one loop over keys, snapshots and signals; a frame is drawn only when one of them changed something.
 //! - [`app`]: what is shown and what keys make of it; pure. [`keys`]: the one table of keys. [`lines`]: which cgroups, in which order.
 //! - [`table`]: the one table, whose columns are references to metrics. [`views`]: the screens.
-//! - [`format`], [`text`], [`palette`], [`options`]: how numbers, names and meanings look.
+//! - [`mod@format`], [`text`], [`palette`], [`options`]: how numbers, names and meanings look.
 //! - `terminal`: taking the terminal and giving it back.
 
 pub mod app;

@@ -1,6 +1,6 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`] and [`unit`] parse what it finds. Only the hierarchies that give
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`] and [`mod@unit`] parse what it finds. Only the hierarchies that give
 //! keys are walked: the v2 tree, and the v1 tree of the `cpu` controller; `cpuacct` joins by path.
 
 pub mod layout;
