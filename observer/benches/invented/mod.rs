@@ -90,6 +90,8 @@ fn sched(second: u64, number: u64, run: u64, wait: u64) -> Sched {
     latency.sum = total(second, number + 3, wait);
     Sched {
         run: total(second, number, run),
+        steal: Some(total(second, number, run / 50)),
+        interrupt: None,
         runs: 4 * run * second,
         preempted: run * second,
         voluntary: 3 * run * second,

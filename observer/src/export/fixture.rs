@@ -56,8 +56,15 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
         latency.counts[bucket(ns)] += 1;
         latency.sum += ns;
     }
-    let sched =
-        Sched { run: 250_000_000 * second, steal: Some(0), interrupt: None, runs: 10 * second, preempted: 4, voluntary: 6 * second, latency };
+    let sched = Sched {
+        run: 250_000_000 * second,
+        steal: Some(0),
+        interrupt: None,
+        runs: 10 * second,
+        preempted: 4,
+        voluntary: 6 * second,
+        latency,
+    };
     Cgroup { id, path: path.into(), unit: (path != "/").then(|| "a.slice".into()), cpu, sched: Some(Arc::new(sched)) }
 }
 

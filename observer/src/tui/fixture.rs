@@ -154,7 +154,15 @@ fn waited(second: u64, run: u64, wait: u64) -> Sched {
         }
         latency.sum = wait * MS * second;
     }
-    Sched { run: run * MS * second, steal: Some(run * MS * second / 50), interrupt: None, runs: 4 * run * second, preempted: run * second, voluntary: 3 * run * second, latency }
+    Sched {
+        run: run * MS * second,
+        steal: Some(run * MS * second / 50),
+        interrupt: None,
+        runs: 4 * run * second,
+        preempted: run * second,
+        voluntary: 3 * run * second,
+        latency,
+    }
 }
 
 fn sources(sched: bool) -> Vec<Source> {

@@ -19,6 +19,7 @@ pub static COLUMNS: &[Column<Cgroup>] = &[
     Column::quantile("P50", &cgroup::LATENCY, 0.5).priority(2),
     Column::quantile("P99", &cgroup::LATENCY, 0.99).priority(1),
     Column::number(&cgroup::THROTTLED_TIME, Format::PerSecond, 10).warn(THROTTLED_WARN),
+    Column::number(&cgroup::STEAL, Format::Percent, 6).priority(3),
     Column::number(&cgroup::LIMIT, Format::Cpus, 6).priority(3),
     Column::number(&cgroup::LOCAL_RUN_RATIO, Format::Percent, 9).priority(4),
     Column::part("USER", &cgroup::CPU_TIME, &[("cpu.mode", "user")], Format::Percent, 6).priority(7),

@@ -49,6 +49,7 @@ pub static LOSERS: &[Column<Cgroup>] = &[
     Column::number(&cgroup::CPU_TIME, Format::Percent, 6),
     Column::quantile("P99", &cgroup::LATENCY, 0.99).priority(1),
     Column::number(&cgroup::LIMIT, Format::Cpus, 6).priority(2),
+    Column::number(&cgroup::STEAL, Format::Percent, 6).priority(3),
     Column::quantile("P50", &cgroup::LATENCY, 0.5).priority(3),
     Column::number(&cgroup::LOCAL_RUN_RATIO, Format::Percent, 9).priority(4),
 ];

@@ -60,7 +60,15 @@ fn sched(step: u64) -> Sched {
         latency.counts[observer_common::latency::bucket(ns)] += 1;
         latency.sum += ns;
     }
-    Sched { run: (step + 1) * SECOND, steal: Some(step), interrupt: None, runs: 100 + step, preempted: 40, voluntary: 60 + step, latency }
+    Sched {
+        run: (step + 1) * SECOND,
+        steal: Some(step),
+        interrupt: None,
+        runs: 100 + step,
+        preempted: 40,
+        voluntary: 60 + step,
+        latency,
+    }
 }
 
 /// The snapshot of a step and the one before.
