@@ -1,6 +1,6 @@
 //! observer's programs inside the kernel: one object, because families share maps; one module a family.
 //!
-//! Everything the running kernel decides (field offsets, which variant of a hook fits) arrives in [`kernel::OFFSETS`] before the load.
+//! Everything the running kernel decides (field offsets, which variant of a hook fits) arrives in `kernel::OFFSETS` before the load.
 #![no_std]
 #![no_main]
 

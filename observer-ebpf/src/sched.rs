@@ -18,6 +18,7 @@ use crate::maps::{Cpu, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 #[btf_tracepoint(function = "sched_switch")]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let prev = Task(ctx.arg(1));
     let next = Task(ctx.arg(2));
@@ -49,7 +50,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         let queued = next.last_queued();
         if queued != 0 {
             // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
-            let wait = if now > queued { now - queued } else { 0 };
+            let wait = now.saturating_sub(queued);
             slot.waited(wait, latency::bucket(wait));
         }
     }
@@ -115,8 +116,8 @@ fn left(ctx: &BtfTracePointContext, cpu: Cpu, slot: SlotRef, prev: Task, now: u6
 }
 
 /// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of tasks
-/// that they protect). The kernel's own stamp of the dispatch divides the time between the two. The wait before it is known where the task had been
-/// preempted on this CPU, and lost where it had slept.
+/// that they protect). The kernel's own stamp of the dispatch divides the time between the two. The wait before it is known where the
+/// task had been preempted on this CPU, and lost where it had slept.
 #[cold]
 #[inline(always)]
 fn untraced(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, since: u64, now: u64) {
