@@ -2,8 +2,9 @@
 
 use std::io::{BufWriter, IsTerminal, Stdout, Write, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use anyhow::Context;
 use crossterm::cursor::{Hide, Show};
@@ -12,9 +13,9 @@ use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_ra
 use crossterm::{execute, queue};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, kill_current_process_group};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 use super::app::{App, Effect};
 use super::draw;
@@ -109,34 +110,53 @@ fn give_back() {
     let _ = disable_raw_mode();
 }
 
-/// Watches for the end of the terminal. crossterm's reader takes no notice of it: its thread would try to read for ever.
-pub(super) struct Hangup(Option<AsyncFd<OwnedFd>>);
+/// Watches for the end of the terminal, on a thread of its own: crossterm takes no notice of it and reads for ever, in its own thread or,
+/// if it happens to be asked just then, in ours.
+pub(super) struct Hangup(Arc<Notify>);
+
+/// How long the loop may take to end by itself once the terminal is gone.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Hangup {
     /// Watches the descriptor that crossterm reads: standard input if that is a terminal, else the controlling terminal.
     pub(super) fn watch() -> Hangup {
+        let gone = Arc::new(Notify::new());
         let input = stdin();
         let tty = if input.is_terminal() {
             input.as_fd().try_clone_to_owned().ok()
         } else {
             std::fs::File::open("/dev/tty").ok().map(OwnedFd::from)
         };
-        #[expect(
-            deprecated,
-            reason = "unsound only for types that close or change their descriptor; an OwnedFd is safe, and its heir is unsafe to call"
-        )]
-        let watch = |tty| AsyncFd::with_interest(tty, Interest::READABLE).ok();
-        Hangup(tty.and_then(watch))
+        let notify = Arc::clone(&gone);
+        let watch = move |tty: OwnedFd| {
+            if wait_for_hangup(&tty).is_ok() {
+                notify.notify_one();
+                std::thread::sleep(PATIENCE);
+                // Still here: the loop is inside crossterm's reader and will not come back.
+                std::process::exit(1);
+            }
+        };
+        // Without the thread a lost terminal is noticed only by the next write to it.
+        if let Some(tty) = tty {
+            let _ = std::thread::Builder::new().name("hangup".into()).spawn(move || watch(tty));
+        }
+        Hangup(gone)
     }
 
     /// Ends when the terminal is gone.
     pub(super) async fn gone(&self) {
-        let Some(tty) = &self.0 else { return std::future::pending().await };
-        while let Ok(mut ready) = tty.readable().await {
-            if ready.ready().is_read_closed() {
-                return;
-            }
-            ready.clear_ready();
+        self.0.notified().await;
+    }
+}
+
+/// Returns when nothing can be read from this terminal any more. No event is asked for: what ends a terminal is always reported.
+fn wait_for_hangup(tty: &OwnedFd) -> rustix::io::Result<()> {
+    loop {
+        let mut fds = [PollFd::new(tty, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
         }
     }
 }
