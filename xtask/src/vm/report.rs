@@ -96,6 +96,11 @@ pub(crate) fn marks(said: &str) -> Result<Marks> {
     Ok(Marks { kernel, exit })
 }
 
+/// Whether the guest came as far as its tests.
+pub(crate) fn started(said: &str) -> bool {
+    said.contains(MARKER)
+}
+
 /// The names in the answer to `--list`.
 pub(crate) fn names(list: &str) -> Vec<String> {
     list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
@@ -172,6 +177,7 @@ test a::is_cut   ...   try 1: failed
         let ended = marks(&format!("{SAID}[1.2] noise observer-vm: exit 101\n")).unwrap();
         assert_eq!(ended, Marks { kernel: "5.10.0-32-cloud-amd64".to_owned(), exit: 101 });
         assert!(marks(&format!("{SAID}observer-vm: exit \n")).is_err());
+        assert!(started(SAID) && !started("Booting\nPANIC: double fault\n"));
     }
 
     #[test]
