@@ -14,6 +14,7 @@ mod process;
 mod run;
 mod steps;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Run only the tests that load programs into the running kernel
     Live(live::Args),
+    /// Run the live tests on other kernels, in virtual machines
+    Vm(vm::Args),
     /// Measure what observer costs
     Bench(bench::Args),
     /// Accept what the snapshot tests see now
@@ -71,6 +74,7 @@ fn run_task(task: Task) -> Result<()> {
         Task::Ci => ci::run(&workspace),
         Task::Ebpf(args) => ebpf::run(&workspace, &args),
         Task::Live(args) => live::run(&workspace, &args),
+        Task::Vm(args) => vm::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
         Task::Bless(args) => bless::run(&workspace, &args),
         Task::Docs(args) => docs::run(&workspace, &args),

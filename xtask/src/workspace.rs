@@ -61,3 +61,10 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     }
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
+
+/// The first file below a folder that is wanted.
+pub(crate) fn find_below(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
+    let paths = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let (folders, files): (Vec<_>, Vec<_>) = paths.filter(|path| !path.is_symlink()).partition(|path| path.is_dir());
+    files.into_iter().find(|file| wanted(file)).or_else(|| folders.iter().find_map(|folder| find_below(folder, wanted)))
+}

@@ -5,6 +5,7 @@
 
 mod cgroups;
 mod cli;
+mod health;
 mod launcher;
 mod program;
 mod roles;

@@ -22,7 +22,12 @@ pub(crate) const NOBODY: u32 = 65534;
 
 /// The program as cargo built it.
 pub(crate) fn observer(line: &str) -> Command {
-    with(Command::new(env!("CARGO_BIN_EXE_observer")), line)
+    with(Command::new(program()), line)
+}
+
+/// Where cargo left it, or where `cargo xtask vm` took it.
+fn program() -> PathBuf {
+    std::env::var_os("OBSERVER_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_observer").into()).into()
 }
 
 fn with(mut command: Command, line: &str) -> Command {
@@ -55,7 +60,7 @@ impl PublicCopy {
             everybody(&to)?;
             Ok::<_, String>(to)
         };
-        copy(Path::new(env!("CARGO_BIN_EXE_observer")), "observer")?;
+        copy(&program(), "observer")?;
         let object = std::env::var_os(OBJECT_VARIABLE).map(|object| copy(Path::new(&object), "object")).transpose()?;
         Ok(PublicCopy { folder, object })
     }
