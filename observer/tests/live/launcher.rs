@@ -105,10 +105,11 @@ impl Launcher {
         answer.parse().map_err(|_| format!("a launcher said {answer:?} to {role}"))
     }
 
-    /// Waits until a worker is a zombie, and returns what it did in its life.
+    /// Waits until a worker is a zombie, and returns what it did in its life. A task shows as a zombie a moment before it leaves the CPU
+    /// for the last time, hence not before two readings agree.
     pub(crate) fn finished(&self, pid: u32) -> Result<Truth, String> {
         wait_for(pid, 'Z')?;
-        Truth::of(pid)
+        at_rest(|| Truth::of(pid), Duration::from_millis(3))
     }
 
     /// Lets the zombies go.
@@ -119,17 +120,8 @@ impl Launcher {
 
     /// Waits until the launcher sleeps, and returns what it did so far.
     pub(crate) fn quiet(&self) -> Result<Truth, String> {
-        let mut before = Truth::default();
-        for _ in 0..500 {
-            wait_for(self.pid(), 'S')?;
-            let now = Truth::of(self.pid())?;
-            if now == before {
-                return Ok(now);
-            }
-            before = now;
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Err("a launcher does not come to rest".into())
+        let asleep = || wait_for(self.pid(), 'S').and_then(|()| Truth::of(self.pid()));
+        at_rest(asleep, Duration::from_millis(10))
     }
 
     fn tell(&mut self, line: &str) -> Result<(), String> {
@@ -157,6 +149,20 @@ impl Drop for Launcher {
         drop(self.stdin.take());
         let _ = self.child.wait();
     }
+}
+
+/// Reads until two readings in a row agree.
+fn at_rest(read: impl Fn() -> Result<Truth, String>, pause: Duration) -> Result<Truth, String> {
+    let mut before = read()?;
+    for _ in 0..500 {
+        std::thread::sleep(pause);
+        let now = read()?;
+        if now == before {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Err("a task does not come to rest".into())
 }
 
 /// Waits until a process is in a state (`/proc/PID/stat`).
