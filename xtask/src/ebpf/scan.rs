@@ -92,7 +92,7 @@ mod tests {
         check("/home/somebody/observer/src/main.rs", true);
         check("=/usr/include", true);
         check("cargo/registry/src", true);
-        check("index.crates.io-1949cf8c6b5b557f", true);
+        check("index.crates-1949cf8c6b5b557f", true);
         check("/srv/me/observer/x", true);
         check("built on box-7.", true);
     }
