@@ -79,11 +79,11 @@ impl Collector {
         let mut host = self.host(&mut health);
         let listing = self.listing(&mut health);
         let cpus = stat.as_ref().map(|stat| stat.cpus.as_slice()).unwrap_or_default();
-        self.topology(&mut health, cpus.iter().map(|(number, _)| *number));
+        let numbers: Vec<u32> = cpus.iter().map(|(number, _)| *number).collect();
+        self.topology(&mut health, &numbers);
 
         let drained = Instant::now();
         self.hook.drain(&listing);
-        let numbers: Vec<u32> = cpus.iter().map(|(number, _)| *number).collect();
         health.push(self.hook.source(&numbers, turning + drained.elapsed()));
 
         if let Some(stat) = &stat {
@@ -128,8 +128,8 @@ impl Collector {
     }
 
     /// The machine's topology, read again when the CPUs are others.
-    fn topology(&mut self, health: &mut Health, mut numbers: impl Iterator<Item = u32>) {
-        let mut known = |machine: &Machine| numbers.all(|number| machine.cpus.contains_key(&number));
+    fn topology(&mut self, health: &mut Health, numbers: &[u32]) {
+        let known = |machine: &Machine| numbers.iter().all(|number| machine.cpus.contains_key(number));
         if self.machine.as_ref().is_none_or(|machine| !known(machine)) {
             self.machine = health.read("topology", || topology::read(&self.roots.sys));
         } else {

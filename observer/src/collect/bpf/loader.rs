@@ -11,10 +11,9 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
 use observer_common::pod;
-use observer_common::sched::CpuState;
 
 use super::offsets::{self, Lacking, OffsetsError};
-use super::sched::Tables;
+use super::sched::{BYTES_PER_CPU, Tables};
 use crate::collect::Roots;
 use crate::model::Sched;
 use crate::sys::Mapping;
@@ -92,9 +91,9 @@ impl Programs {
         let path = roots.sys.join("kernel/btf/vmlinux");
         let bytes = std::fs::read(&path).map_err(|source| LoadError::NoBtf { path: path.clone(), source })?;
         let resolved = offsets::resolve(&bytes)?;
+        let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
         let object = object()?;
-        let btf = Btf::parse_file(&path, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
 
         let level = log_level();
         let mut ebpf = EbpfLoader::new()
@@ -107,9 +106,7 @@ impl Programs {
         let logger = EbpfLogger::init(&mut ebpf).inspect_err(|error| tracing::debug!(%error, "no log from the programs")).ok();
 
         let mapping = match ebpf.map("CPUS") {
-            Some(Map::Array(map)) => {
-                Mapping::of_map(map.fd().as_fd(), cpus as usize * size_of::<CpuState>()).map_err(LoadError::Map)?
-            }
+            Some(Map::Array(map)) => Mapping::of_map(map.fd().as_fd(), cpus as usize * BYTES_PER_CPU).map_err(LoadError::Map)?,
             _ => return Err(missing("CPUS")),
         };
         let sched = Tables::new(mapping, cpus);
