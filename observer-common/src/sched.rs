@@ -31,6 +31,16 @@ impl Key {
     pub const IDLE: Key = Key::new(kind::IDLE, 0);
     /// Cgroups that lived and died between two looks, and whose parent was gone too. Only user space uses it.
     pub const GONE: Key = Key::new(kind::GONE, 0);
+    /// As culprit: the waiting cgroup's own CPU quota, or an ancestor's.
+    pub const THROTTLED: Key = Key::new(kind::THROTTLED, 0);
+    /// As culprit: the hypervisor, which held the CPU itself.
+    pub const HYPERVISOR: Key = Key::new(kind::HYPERVISOR, 0);
+    /// As culprit: interrupts.
+    pub const INTERRUPT: Key = Key::new(kind::INTERRUPT, 0);
+    /// As culprit: a queue on another CPU, from which the waiting task was moved. Only user space uses it.
+    pub const MIGRATED: Key = Key::new(kind::MIGRATED, 0);
+    /// As culprit: who ran so long ago that it is not kept.
+    pub const UNKNOWN: Key = Key::new(kind::UNKNOWN, 0);
 
     /// A key of one of the [`kind`]s.
     pub const fn new(kind: u8, number: u64) -> Key {
@@ -76,6 +86,16 @@ pub mod kind {
     pub const GONE: u8 = 6;
     /// The idle tasks.
     pub const IDLE: u8 = 7;
+    /// A CPU quota.
+    pub const THROTTLED: u8 = 8;
+    /// The hypervisor.
+    pub const HYPERVISOR: u8 = 9;
+    /// Interrupts.
+    pub const INTERRUPT: u8 = 10;
+    /// Another CPU's queue.
+    pub const MIGRATED: u8 = 11;
+    /// Forgotten.
+    pub const UNKNOWN: u8 = 12;
 }
 
 pod! {

@@ -265,7 +265,7 @@ mod tests {
         let missing = message("observer config");
         assert!(missing.contains("not provided: <--print-default|--check>; see"), "{missing}");
         let kind = message("observer dump --entity pod");
-        assert!(kind.contains("host, cpu, cgroup, source"), "{kind}");
+        assert!(kind.contains("host, cpu, cgroup, contention, source"), "{kind}");
     }
 
     #[test]

@@ -92,11 +92,12 @@ impl Collector {
         }
         host.table_full = self.hook.overflows();
         host.untraced = self.hook.untraced();
+        host.sched = self.hook.cgroup(Key::ROOT);
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
         let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
         let cpus = cpus.iter().map(cpu).collect();
         let cgroups = self.rows(listing);
-        Sample { time, uptime, start: self.start, host, cpus, cgroups, sources: health.sorted() }
+        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions: Vec::new(), sources: health.sorted() }
     }
 
     fn host(&mut self, health: &mut Health) -> Host {
@@ -148,6 +149,7 @@ impl Collector {
             .map(|found| Cgroup {
                 id: found.key,
                 sched: self.hook.cgroup(found.key),
+                longest: None,
                 path: found.path,
                 unit: found.unit,
                 cpu: found.cpu,
@@ -157,7 +159,14 @@ impl Collector {
             if let Some(sched) = self.hook.ran(id)
                 && !rows.iter().any(|row| row.id == id || row.path == name)
             {
-                rows.push(Cgroup { id, path: name.into(), unit: None, cpu: CpuStat::default(), sched: Some(sched) });
+                rows.push(Cgroup {
+                    id,
+                    path: name.into(),
+                    unit: None,
+                    cpu: CpuStat::default(),
+                    sched: Some(sched),
+                    longest: None,
+                });
             }
         }
         rows.sort_by_key(|row| row.id);

@@ -43,6 +43,7 @@ fn sample(second: u64) -> Sample {
                 second,
             ),
         ],
+        contentions: Vec::new(),
         sources: vec![
             Source { name: "sched", state: State::Off("not asked for (--no-bpf)".into()), duration: None, dropped: 0 },
             Source { name: "stat", state: State::On, duration: Some(Duration::from_micros(400)), dropped: 3 },
@@ -64,8 +65,16 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
         preempted: 4,
         voluntary: 6 * second,
         latency,
+        ..Sched::default()
     };
-    Cgroup { id, path: path.into(), unit: (path != "/").then(|| "a.slice".into()), cpu, sched: Some(Arc::new(sched)) }
+    Cgroup {
+        id,
+        path: path.into(),
+        unit: (path != "/").then(|| "a.slice".into()),
+        cpu,
+        sched: Some(Arc::new(sched)),
+        longest: None,
+    }
 }
 
 /// What each way to narrow the snapshot leaves of its rows.

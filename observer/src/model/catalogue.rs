@@ -1,6 +1,6 @@
 //! The list of all metrics: what `observer metrics`, docs/METRICS.md and the rules below loop over.
 
-use super::{Attributes, Cgroup, Cpu, Entity, Host, Info, Kind, Source};
+use super::{Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, Source};
 
 /// A metric of one kind of entity.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub fn all() -> Vec<Entry> {
     entries.extend(of::<Host>());
     entries.extend(of::<Cpu>());
     entries.extend(of::<Cgroup>());
+    entries.extend(of::<Contention>());
     entries.extend(of::<Source>());
     entries
 }

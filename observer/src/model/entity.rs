@@ -13,13 +13,15 @@ pub enum Kind {
     Cpu,
     /// A control group with its descendants.
     Cgroup,
+    /// A victim and a culprit.
+    Contention,
     /// A source of observer's own knowledge: its health.
     Source,
 }
 
 impl Kind {
     /// All kinds, in the order of output.
-    pub const ALL: [Kind; 4] = [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Source];
+    pub const ALL: [Kind; 5] = [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Contention, Kind::Source];
 
     /// The name used on the command line and in every output.
     pub fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Kind {
             Kind::Host => "host",
             Kind::Cpu => "cpu",
             Kind::Cgroup => "cgroup",
+            Kind::Contention => "contention",
             Kind::Source => "source",
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Attributes, Cgroup, Cpu, Entity, Host, Kind, Labels, Metric, Point, Source, Value};
+use super::{Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Source, Value};
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Sample {
     pub cpus: Vec<Cpu>,
     /// Control groups.
     pub cgroups: Vec<Cgroup>,
+    /// Who waited for whom.
+    pub contentions: Vec<Contention>,
     /// Health.
     pub sources: Vec<Source>,
 }
@@ -56,6 +58,7 @@ impl Snapshot {
         self.rows::<Host>().for_each(|row| visit(&row));
         self.rows::<Cpu>().for_each(|row| visit(&row));
         self.rows::<Cgroup>().for_each(|row| visit(&row));
+        self.rows::<Contention>().for_each(|row| visit(&row));
         self.rows::<Source>().for_each(|row| visit(&row));
     }
 }

@@ -200,6 +200,7 @@ mod tests {
                 host: Host { context_switches: Some(self.0), ..Host::default() },
                 cpus: Vec::new(),
                 cgroups: Vec::new(),
+                contentions: Vec::new(),
                 sources: Vec::new(),
             }
         }

@@ -148,6 +148,7 @@ fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
         preempted: is.preempted - was.preempted,
         voluntary: is.voluntary - was.voluntary,
         latency: is.latency.since(&was.latency).ok_or("a histogram that went backwards")?,
+        ..Sched::default()
     })
 }
 
@@ -326,7 +327,7 @@ fn rows_of_cpus_and_of_the_root_agree() -> Result<String, String> {
     launcher.reap()?;
     let sample = collector.collect();
     let root = sched(&sample, "/")?;
-    let mut cpus = Sched::zero(root.steal.is_some(), root.interrupt.is_some());
+    let mut cpus = Sched::zero(root.steal.is_some(), root.interrupt.is_some(), root.throttled.is_some());
     for cpu in &sample.cpus {
         cpus.add(cpu.sched.as_ref().ok_or("a CPU without counts")?);
     }

@@ -133,6 +133,8 @@ fn counts(slot: &Slot) -> Sched {
         preempted: u64::from(slot.preempted),
         voluntary: u64::from(slot.voluntary),
         latency,
+        throttled: Some(0),
+        ..Sched::default()
     }
 }
 
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn counts_go_to_every_ancestor() {
-        let mut accounts = Accounts::new(2, Sched::zero(true, false));
+        let mut accounts = Accounts::new(2, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
         accounts.add(1, &slot(B, A, 100));
         accounts.add(0, &slot(A, Key::ROOT, 10));
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_from_an_idle_cpu_is_nobodys() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT))].into_iter());
         accounts.add(0, &slot(A, Key::ROOT, 10));
         accounts.add(0, &slot(Key::IDLE, Key::NONE, 0));
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_dies_stays_in_its_parents_subtree() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
         accounts.add(0, &slot(B, A, 100));
         accounts.sweep();
@@ -211,7 +213,7 @@ mod tests {
 
     #[test]
     fn one_first_heard_of_after_the_listing_keeps_its_counts() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None)].into_iter());
         accounts.add(0, &slot(A, Key::ROOT, 100));
         accounts.sweep();
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_nobody_can_name_is_shown_all_the_same() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None)].into_iter());
         accounts.add(0, &slot(B, A, 100));
         accounts.add(0, &slot(Key::OTHER, Key::NONE, 10));
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_namespaced_root_is_where_the_walk_ends() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(A, None), (B, Some(A))].into_iter());
         accounts.add(0, &slot(B, A, 100));
         assert_eq!((run(&accounts, A), run(&accounts, Key::ROOT), run(&accounts, Key::GONE)), (100, 100, 0));

@@ -117,7 +117,7 @@ impl Programs {
             .map_err(|error| refused("cannot use sched_switch", &error))?;
         program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
         program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
-        let zero = Sched::zero(resolved.offsets.rq_steal != 0, resolved.offsets.rq_interrupt != 0);
+        let zero = Sched::zero(resolved.offsets.rq_steal != 0, resolved.offsets.rq_interrupt != 0, false);
         Ok(Programs { ebpf, logger, sched, lacking: resolved.lacking, zero })
     }
 

@@ -31,6 +31,7 @@ pub(super) fn sample(step: u64, cgroups: u64) -> Sample {
             sched: Some(Arc::new(sched(step))),
         }],
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
+        contentions: Vec::new(),
         sources: vec![Source { name: "sched", state: State::Degraded("why".into()), duration: None, dropped: 0 }],
     }
 }
@@ -50,6 +51,7 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
             limit: Some(1.5),
         },
         sched: Some(Arc::new(sched(step))),
+        longest: None,
     }
 }
 
@@ -68,6 +70,7 @@ fn sched(step: u64) -> Sched {
         preempted: 40,
         voluntary: 60 + step,
         latency,
+        ..Sched::default()
     }
 }
 
