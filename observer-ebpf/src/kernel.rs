@@ -29,6 +29,12 @@ pub(crate) fn switch_has_state() -> bool {
     offset!(switch_has_state) != 0
 }
 
+/// Does the kernel tell how long a quota stopped a `cfs_rq`?
+#[inline(always)]
+pub(crate) fn cfs_rq_has_throttled() -> bool {
+    offset!(cfs_rq_throttled) != 0
+}
+
 /// Loads a `T` at `offset` of a kernel structure.
 #[inline(always)]
 fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
@@ -36,6 +42,9 @@ fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
     // kernel's fault handler turns a load through a stale pointer into zero.
     unsafe { base.cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
 }
+
+/// `TASK_DEAD` (`include/linux/sched.h`): the task leaves its CPU for the last time.
+pub(crate) const TASK_DEAD: u32 = 0x80;
 
 /// `struct task_struct`.
 #[derive(Clone, Copy)]
@@ -54,11 +63,34 @@ impl Task {
         load(self.0, offset!(task_state))
     }
 
-    /// The run queue of the task's CPU.
+    /// The queue of its cgroup on its CPU.
     #[inline(always)]
-    pub(crate) fn run_queue(self) -> RunQueue {
-        let cfs_rq = load(self.0, offset!(task_cfs_rq));
-        RunQueue(load(cfs_rq, offset!(cfs_rq_rq)))
+    pub(crate) fn cfs_rq(self) -> CfsRq {
+        CfsRq(load(self.0, offset!(task_cfs_rq)))
+    }
+
+    /// All that it ever waited on run queues.
+    #[inline(always)]
+    pub(crate) fn run_delay(self) -> u64 {
+        load(self.0, offset!(task_run_delay))
+    }
+
+    /// Its name, 16 bytes ending in zeros.
+    #[inline(always)]
+    pub(crate) fn comm(self) -> [u64; 2] {
+        [load(self.0, offset!(task_comm)), load(self.0, offset!(task_comm) + 8)]
+    }
+
+    /// The first thread of its process.
+    #[inline(always)]
+    pub(crate) fn leader(self) -> Task {
+        Task(load(self.0, offset!(task_group_leader)))
+    }
+
+    /// The key of its process.
+    #[inline(always)]
+    pub(crate) fn process(self) -> Key {
+        Key::process(load(self.0, offset!(task_tgid)), load(self.leader().0, offset!(task_start_time)))
     }
 
     /// Run-queue clock when it began to wait; 0 when it does not.
@@ -99,6 +131,30 @@ impl Task {
             }
         }
         Cgroup { key: Key::ROOT, pointer: cgroup }
+    }
+}
+
+/// `struct cfs_rq`.
+#[derive(Clone, Copy)]
+pub(crate) struct CfsRq(*const c_void);
+
+impl CfsRq {
+    /// The run queue that it is part of.
+    #[inline(always)]
+    pub(crate) fn run_queue(self) -> RunQueue {
+        RunQueue(load(self.0, offset!(cfs_rq_rq)))
+    }
+
+    /// How long a quota, its cgroup's own or an ancestor's, has stopped it so far; 0 where the kernel does not tell.
+    #[inline(always)]
+    pub(crate) fn throttled(self) -> u64 {
+        if cfs_rq_has_throttled() { load(self.0, offset!(cfs_rq_throttled)) } else { 0 }
+    }
+
+    /// Tells it from others.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
     }
 }
 

@@ -5,6 +5,7 @@
 #![no_main]
 
 mod bench;
+mod blame;
 mod kernel;
 mod maps;
 mod sched;

@@ -7,6 +7,8 @@ pub mod proc;
 pub mod roots;
 pub mod support;
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use observer_common::sched::Key;
@@ -61,6 +63,11 @@ impl Collector {
         self.hook = Hook::off("the programs are being attached");
     }
 
+    /// Splits these cgroups by process, besides those that deserve it by themselves.
+    pub fn focus(&mut self, keys: Vec<Key>) {
+        self.hook.focus(keys);
+    }
+
     /// Reads the hook's tables as on a kernel without `membarrier`: for tests.
     pub fn without_barrier(&mut self) {
         self.hook.without_barrier();
@@ -96,8 +103,16 @@ impl Collector {
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
         let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
         let cpus = cpus.iter().map(cpu).collect();
-        let cgroups = self.rows(listing);
-        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions: Vec::new(), sources: health.sorted() }
+        let paths: HashMap<Key, Arc<str>> = listing
+            .groups
+            .iter()
+            .map(|group| (group.key, Arc::from(group.path.as_str())))
+            .chain([(Key::ROOT, "/".into())])
+            .collect();
+        let path = |key: Key| paths.get(&key).cloned();
+        let contentions = self.hook.contentions(&path);
+        let cgroups = self.rows(listing, &path);
+        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions, sources: health.sorted() }
     }
 
     fn host(&mut self, health: &mut Health) -> Host {
@@ -142,14 +157,14 @@ impl Collector {
     }
 
     /// One row for each cgroup that is listed, and those that no listing can name.
-    fn rows(&self, listing: Listing) -> Vec<Cgroup> {
+    fn rows(&self, listing: Listing, path: &impl Fn(Key) -> Option<Arc<str>>) -> Vec<Cgroup> {
         let mut rows: Vec<Cgroup> = listing
             .groups
             .into_iter()
             .map(|found| Cgroup {
                 id: found.key,
                 sched: self.hook.cgroup(found.key),
-                longest: None,
+                longest: self.hook.longest(found.key, path),
                 path: found.path,
                 unit: found.unit,
                 cpu: found.cpu,
@@ -165,7 +180,7 @@ impl Collector {
                     unit: None,
                     cpu: CpuStat::default(),
                     sched: Some(sched),
-                    longest: None,
+                    longest: self.hook.longest(id, path),
                 });
             }
         }

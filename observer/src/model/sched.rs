@@ -43,6 +43,15 @@ pub struct Open {
     pub throttled: Option<u64>,
 }
 
+impl Open {
+    /// Adds another's; what one of them does not know is unknown.
+    pub fn add(&mut self, other: &Open) {
+        self.run += other.run;
+        self.wait = both(self.wait, other.wait);
+        self.throttled = both(self.throttled, other.throttled);
+    }
+}
+
 /// The lost-time ledger: what wanted to run, divided into disjoint accounts. Nanoseconds of task time, ended and going on.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Ledger {
@@ -76,9 +85,7 @@ impl Sched {
         self.latency.add(&other.latency);
         self.throttled = both(self.throttled, other.throttled);
         self.migrated = both(self.migrated, other.migrated);
-        self.open.run += other.open.run;
-        self.open.wait = both(self.open.wait, other.open.wait);
-        self.open.throttled = both(self.open.throttled, other.open.throttled);
+        self.open.add(&other.open);
     }
 
     /// The accounts. They are disjoint, and what the thing wanted is their sum.

@@ -117,8 +117,14 @@ impl Programs {
             .map_err(|error| refused("cannot use sched_switch", &error))?;
         program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
         program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
-        let zero = Sched::zero(resolved.offsets.rq_steal != 0, resolved.offsets.rq_interrupt != 0, false);
-        Ok(Programs { ebpf, logger, sched, lacking: resolved.lacking, zero })
+        let zero = Sched::zero(
+            resolved.offsets.rq_steal != 0,
+            resolved.offsets.rq_interrupt != 0,
+            resolved.offsets.cfs_rq_throttled != 0,
+        );
+        let programs = Programs { ebpf, logger, sched, lacking: resolved.lacking, zero };
+        tracing::debug!(verified = programs.verified(), "the scheduler hook is attached");
+        Ok(programs)
     }
 
     /// How often the scheduler hook ran and for how long, as the kernel counts while its statistics are on.
@@ -130,6 +136,12 @@ impl Programs {
         let program = self.ebpf.program("sched_switch").ok_or_else(|| missing("sched_switch"))?;
         let info = program.info().map_err(|error| refused("cannot ask for statistics", &error))?;
         Ok((info.run_count(), info.run_time()))
+    }
+
+    /// How many instructions the verifier walked to prove the scheduler hook safe: most of the time of loading. `None` where the kernel
+    /// does not tell (before 5.16).
+    pub fn verified(&self) -> Option<u32> {
+        self.ebpf.program("sched_switch")?.info().ok()?.verified_instruction_count()
     }
 
     /// Hands what the programs logged to the daemon's log.

@@ -73,13 +73,19 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
     let (rq_steal, rq_interrupt) = taken(&btf, &mut lacking)?;
     let offsets = Offsets {
         task_pid: member("task_struct.pid")?,
+        task_tgid: member("task_struct.tgid")?,
+        task_group_leader: member("task_struct.group_leader")?,
+        task_start_time: member("task_struct.start_time")?,
+        task_comm: member("task_struct.comm")?,
         task_state: member("task_struct.__state|state")?,
         task_cfs_rq: member("task_struct.se.cfs_rq")?,
         task_last_queued: member("task_struct.sched_info.last_queued")?,
         task_last_arrival: member("task_struct.sched_info.last_arrival")?,
         task_pcount: member("task_struct.sched_info.pcount")?,
+        task_run_delay: member("task_struct.sched_info.run_delay")?,
         task_cgroups: member("task_struct.cgroups")?,
         cfs_rq_rq: member("cfs_rq.rq")?,
+        cfs_rq_throttled: throttled(&btf, &mut lacking)?,
         rq_clock: member("rq.clock")?,
         rq_cpu: member("rq.cpu")?,
         rq_steal,
@@ -111,6 +117,29 @@ fn taken(btf: &Btf<'_>, lacking: &mut Vec<Lacking>) -> Result<(u64, u64), BtfErr
     // Many kernels do without by design, and nothing else suffers: unknown, but no reason to call the source degraded.
     let interrupt = btf.member("rq.prev_irq_time")?.map_or(0, |member| member.offset);
     Ok((steal, interrupt))
+}
+
+/// The sum of the time that a quota stopped a `cfs_rq`, under the name that this kernel has for it.
+fn throttled(btf: &Btf<'_>, lacking: &mut Vec<Lacking>) -> Result<u64, BtfError> {
+    for exact in ["cfs_rq.throttled_clock_self_time", "cfs_rq.throttled_clock_task_time"] {
+        if let Ok(member) = btf.member(exact)? {
+            return Ok(member.offset);
+        }
+    }
+    match (btf.member("cfs_rq.throttled_clock_self_time")?, btf.member("cfs_rq.throttled_clock_pelt_time")?) {
+        (Err(missing), Ok(scaled)) => {
+            lacking.push(Lacking {
+                missing,
+                lost: "throttled time within waits is measured on a clock that follows the CPU's frequency",
+            });
+            Ok(scaled.offset)
+        }
+        (_, Err(missing)) => {
+            lacking.push(Lacking { missing, lost: "waits under a CPU quota are not told from others" });
+            Ok(0)
+        }
+        (Ok(member), Ok(_)) => Ok(member.offset),
+    }
 }
 
 /// `css_set.subsys[cpu_cgrp_id]`: the number is a matter of the kernel's configuration.
