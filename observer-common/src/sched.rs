@@ -169,6 +169,9 @@ pod! {
     }
 }
 
+/// Processes that have slots of their own on a CPU in one generation; those that come later count for their cgroup, so that cgroups
+/// always find room.
+pub const MAX_PROCESSES: u64 = 256;
 /// Cgroups that may be in focus at a time.
 pub const FOCUS: usize = 64;
 /// Places of [`CpuState::focus`]. A power of two; a key may be in the place that [`focus_place`] says and in the one beside it.
@@ -221,6 +224,8 @@ pod! {
         pub segment: u64,
         /// Address of the `cfs_rq` that a function was called for: a pointer may not be handed to it, but stored and read as a number.
         pub queue: u64,
+        /// Processes that have a slot in this CPU's table of the generation `turned`.
+        pub processes: u64,
         /// While a wait is divided: the longest stretch so far,
         pub longest: u64,
         /// and whose it is ([`Key`]).

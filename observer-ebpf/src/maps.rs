@@ -57,6 +57,7 @@ view! {
         interrupt / set_interrupt,
         segment / set_segment,
         queue / set_queue,
+        processes / set_processes,
         longest / set_longest,
         culprit / set_culprit,
         turned / set_turned,

@@ -14,7 +14,7 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::warn;
 use observer_common::latency;
-use observer_common::sched::{Key, OTHER_SLOT};
+use observer_common::sched::{Key, MAX_PROCESSES, OTHER_SLOT};
 
 use crate::blame;
 use crate::kernel::{self, CfsRq, RunQueue, TASK_DEAD, Task};
@@ -199,12 +199,19 @@ impl Here {
     #[inline(always)]
     fn enter(self, task: Task, cgroup: Key) -> u64 {
         let Here { cpu, number, generation, .. } = self;
-        let key = if cpu.in_focus(cgroup) { task.process() } else { cgroup };
+        let split = cpu.in_focus(cgroup) && cpu.processes() < MAX_PROCESSES;
+        let key = if split { task.process() } else { cgroup };
         let (index, slot, fresh) = cpu.find(number, generation, key);
         slot.dispatched();
         cpu.set_current(key.0);
         cpu.set_current_slot(index);
-        if fresh { index + 1 } else { 0 }
+        if !fresh {
+            return 0;
+        }
+        if split {
+            cpu.set_processes(cpu.processes() + 1);
+        }
+        index + 1
     }
 
     /// Writes into a slot that was just claimed (its index and one) to whom its counts go when nobody can tell any more: a cgroup's
@@ -237,6 +244,7 @@ pub(crate) extern "C" fn turn_over(number: u32, generation: u64, now: u64) -> u6
     cpu.set_turned_current(cpu.current());
     cpu.set_turned_since(cpu.since());
     cpu.set_turned(generation);
+    cpu.set_processes(0);
     if cpu.current() != Key::NONE.0 {
         let (index, _, fresh) = cpu.find(number, generation, Key(cpu.current()));
         cpu.set_current_slot(index);

@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Test> {
     ]
 }
 
-fn collector() -> Result<Collector, String> {
+pub(crate) fn collector() -> Result<Collector, String> {
     let mut collector = Collector::new(Roots::default());
     collector.attach();
     let sample = collector.collect();
@@ -38,11 +38,11 @@ fn collector() -> Result<Collector, String> {
     if sched.state == health::attached()? { Ok(collector) } else { Err(format!("the hook is not on: {:?}", sched.state)) }
 }
 
-fn row<'a>(sample: &'a Sample, path: &str) -> Result<&'a Cgroup, String> {
+pub(crate) fn row<'a>(sample: &'a Sample, path: &str) -> Result<&'a Cgroup, String> {
     sample.cgroups.iter().find(|row| row.path == path).ok_or(format!("no row {path}"))
 }
 
-fn sched(sample: &Sample, path: &str) -> Result<Arc<Sched>, String> {
+pub(crate) fn sched(sample: &Sample, path: &str) -> Result<Arc<Sched>, String> {
     row(sample, path)?.sched.clone().ok_or(format!("no counts for {path}"))
 }
 
@@ -139,7 +139,7 @@ impl Window {
     }
 }
 
-fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
+pub(crate) fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
     Ok(Sched {
         run: is.run - was.run,
         steal: is.steal.zip(was.steal).map(|(is, was)| is - was),
@@ -152,7 +152,7 @@ fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
     })
 }
 
-fn untraced(sample: &Sample) -> u64 {
+pub(crate) fn untraced(sample: &Sample) -> u64 {
     sample.host.untraced.unwrap_or(0)
 }
 
@@ -161,7 +161,7 @@ fn stolen(sample: &Sample) -> u64 {
     sample.cpus.iter().map(|cpu| cpu.time.steal.unwrap_or(0) + cpu.time.interrupt.unwrap_or(0) + 10_000_000).sum()
 }
 
-fn v2() -> Result<std::path::PathBuf, String> {
+pub(crate) fn v2() -> Result<std::path::PathBuf, String> {
     v2_root().ok_or("no v2 hierarchy is mounted".into())
 }
 
@@ -195,7 +195,7 @@ fn v1_cgroup_has_its_own_row() -> Result<String, String> {
     window.exactly()
 }
 
-fn cpus() -> usize {
+pub(crate) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
