@@ -5,3 +5,4 @@
 pub mod latency;
 pub mod pod;
 pub mod sched;
+pub mod tasks;

@@ -5,3 +5,4 @@ pub mod btf;
 pub mod loader;
 pub mod offsets;
 pub mod sched;
+pub mod tasks;
