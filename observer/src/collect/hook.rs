@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer_common::sched::Key;
+use observer_common::tasks::Task;
 
 use super::Roots;
 use super::bpf::accounts::Accounts;
 use super::bpf::loader::Programs;
+use super::bpf::tasks::Tasks;
 use super::cgroup::Listing;
 use crate::model::{Sched, Source, State};
 
@@ -60,6 +62,22 @@ impl Hook {
         let Attached { programs, accounts, trouble } = on.as_mut();
         if let Err(error) = programs.sched.turn(&mut |cpu, slot| accounts.add(cpu, slot)) {
             *trouble = Some(format!("membarrier: {error}"));
+        }
+    }
+
+    /// The task iterator, or why there is none.
+    pub(super) fn tasks(&mut self) -> Result<&mut Tasks, String> {
+        match self {
+            Hook::Off(reason) => Err(reason.clone()),
+            Hook::On(on) => on.programs.tasks.as_mut().map_err(|error| error.to_string()),
+        }
+    }
+
+    /// What the task iterator told when it was last read.
+    pub(super) fn records(&self) -> &[Task] {
+        match self {
+            Hook::On(on) => on.programs.tasks.as_ref().map_or(&[], Tasks::records),
+            Hook::Off(_) => &[],
         }
     }
 

@@ -6,15 +6,18 @@ mod hook;
 pub mod proc;
 pub mod roots;
 pub mod support;
+pub mod tasks;
 
 use std::time::{Instant, SystemTime};
 
 use observer_common::sched::Key;
+use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
 use self::proc::Proc;
 use self::proc::topology::{self, Machine};
+use self::tasks::TaskSource;
 pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
@@ -30,6 +33,7 @@ pub struct Collector {
     machine: Option<Machine>,
     cgroups: Option<Cgroups>,
     hook: Hook,
+    tasks: TaskSource,
 }
 
 impl Collector {
@@ -37,6 +41,7 @@ impl Collector {
     pub fn new(roots: Roots) -> Collector {
         Collector {
             proc: Proc::new(&roots),
+            tasks: TaskSource::new(&roots),
             roots,
             began: Instant::now(),
             start: SystemTime::now(),
@@ -66,6 +71,11 @@ impl Collector {
         self.hook.without_barrier();
     }
 
+    /// Every thread as the task iterator told it in the last [`Collector::collect`], ascending by thread id; empty without the iterator.
+    pub fn tasks(&self) -> &[Task] {
+        self.hook.records()
+    }
+
     /// Reads everything once. The moment of the sample is that at which the hook's tables change hands.
     pub fn collect(&mut self) -> Sample {
         let mut health = Health::default();
@@ -74,6 +84,7 @@ impl Collector {
         let turned = Instant::now();
         self.hook.turn();
         let turning = turned.elapsed();
+        self.tasks.read(self.hook.tasks());
 
         let stat = health.read("stat", || self.proc.stat());
         let mut host = self.host(&mut health);
@@ -95,8 +106,10 @@ impl Collector {
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
         let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
         let cpus = cpus.iter().map(cpu).collect();
+        let (processes, threads) = self.tasks.rows(&listing);
+        health.push(self.tasks.source());
         let cgroups = self.rows(listing);
-        Sample { time, uptime, start: self.start, host, cpus, cgroups, sources: health.sorted() }
+        Sample { time, uptime, start: self.start, host, cpus, cgroups, processes, threads, sources: health.sorted() }
     }
 
     fn host(&mut self, health: &mut Health) -> Host {

@@ -110,6 +110,8 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         host: host(second, if sched { 0 } else { 12 }),
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
+        processes: Vec::new(),
+        threads: Vec::new(),
         sources: sources(sched),
     }
 }

@@ -31,6 +31,8 @@ pub(super) fn sample(step: u64, cgroups: u64) -> Sample {
             sched: Some(Arc::new(sched(step))),
         }],
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
+        processes: Vec::new(),
+        threads: Vec::new(),
         sources: vec![Source { name: "sched", state: State::Degraded("why".into()), duration: None, dropped: 0 }],
     }
 }
