@@ -12,7 +12,7 @@ pub struct Process {
     pub pid: u32,
     /// When it was made, on the kernel's clock: tells it from another that had the same id before.
     pub start: u64,
-    /// The parent's id.
+    /// The parent's id; 0 for who has none.
     pub ppid: u32,
     /// The name of its first thread, escaped.
     pub comm: Arc<str>,
@@ -62,10 +62,7 @@ impl Entity for Process {
     }
 
     fn labels(&self) -> Labels<'_> {
-        let mut labels = vec![("pid", Label::Number(self.pid.into()))];
-        if self.ppid != 0 {
-            labels.push(("ppid", Label::Number(self.ppid.into())));
-        }
+        let mut labels = vec![("pid", Label::Number(self.pid.into())), ("ppid", Label::Number(self.ppid.into()))];
         labels.push(("comm", Label::Text(self.comm.as_ref().into())));
         labels.extend(self.identity.labels(self.cgroup.as_deref()));
         labels

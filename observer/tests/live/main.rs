@@ -10,6 +10,7 @@ mod launcher;
 mod program;
 mod roles;
 mod sched;
+mod tasks;
 
 use std::process::ExitCode;
 
@@ -20,8 +21,10 @@ fn main() -> ExitCode {
     if let Some(role) = arguments.next().and_then(|argument| argument.strip_prefix("role:").map(str::to_owned)) {
         return roles::play(&role, &arguments.collect::<Vec<_>>());
     }
-    let trials =
-        [sched::trials(), cli::trials()].into_iter().flatten().map(|(name, test)| Trial::test(name, move || thrice(test)));
+    let trials = [sched::trials(), tasks::trials(), cli::trials()]
+        .into_iter()
+        .flatten()
+        .map(|(name, test)| Trial::test(name, move || thrice(test)));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 

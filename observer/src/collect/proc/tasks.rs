@@ -52,7 +52,7 @@ impl Threads {
     }
 
     /// Appends the threads of a process; none when its first thread cannot be read, whose start names the process.
-    fn process(&mut self, pid: u32, into: &mut Vec<Seen>) {
+    pub fn process(&mut self, pid: u32, into: &mut Vec<Seen>) {
         let directory = self.root.join(pid.to_string());
         let tasks = directory.join("task");
         let Some(leader) = self.thread(&tasks, pid, pid, Place::Unknown, None) else { return };
