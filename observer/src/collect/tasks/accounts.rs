@@ -236,7 +236,7 @@ fn each(a: Counts, b: Counts, apply: impl Fn(Option<u64>, Option<u64>) -> Option
 
 /// The sum of what is known.
 fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    a.into_iter().chain(b).reduce(|a, b| a.saturating_add(b))
+    a.into_iter().chain(b).reduce(u64::saturating_add)
 }
 
 /// CPU time by mode as it was shown: neither part may go back.

@@ -72,7 +72,7 @@ impl TaskSource {
         let records = iterator.read().map_err(|error| format!("the task iterator cannot be read: {error}"))?;
         self.seen.clear();
         self.seen.extend(records.iter().map(|task| Seen::of(task, has)));
-        if !records.first().is_some_and(|task| task.pid == FIRST) {
+        if records.first().is_none_or(|task| task.pid != FIRST) {
             // Some kernels hide what they protect from programs: seen on that of our CI, for the machine's first process.
             self.threads.process(FIRST, &mut self.seen);
         }
