@@ -6,3 +6,4 @@ pub mod blame;
 pub mod latency;
 pub mod pod;
 pub mod sched;
+pub mod tasks;

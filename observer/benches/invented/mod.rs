@@ -35,6 +35,8 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
         cgroups: (0..cgroups).map(|number| cgroup(second, number)).collect(),
         contentions: Vec::new(),
+        processes: Vec::new(),
+        threads: Vec::new(),
         sources: vec![source("cgroup", State::On), source("memory", off), source("sched", State::On), source("stat", State::On)],
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use observer_common::sched::Key;
+use observer_common::tasks::Task;
 
 use super::Roots;
 use super::bpf::accounts::Accounts;
@@ -11,6 +12,7 @@ use super::bpf::blame::{self, Blame};
 use super::bpf::focus::{Focus, Seen};
 use super::bpf::loader::Programs;
 use super::bpf::sched::Entry;
+use super::bpf::tasks::Tasks;
 use super::cgroup::Listing;
 use crate::model::{Contention, Longest, Sched, Source, State};
 
@@ -87,6 +89,22 @@ impl Hook {
             && let Err(error) = on.turn()
         {
             on.trouble = Some(format!("membarrier: {error}"));
+        }
+    }
+
+    /// The task iterator, or why there is none.
+    pub(super) fn tasks(&mut self) -> Result<&mut Tasks, String> {
+        match self {
+            Hook::Off(reason) => Err(reason.clone()),
+            Hook::On(on) => on.programs.tasks.as_mut().map_err(|error| error.to_string()),
+        }
+    }
+
+    /// What the task iterator told when it was last read.
+    pub(super) fn records(&self) -> &[Task] {
+        match self {
+            Hook::On(on) => on.programs.tasks.as_ref().map_or(&[], Tasks::records),
+            Hook::Off(_) => &[],
         }
     }
 

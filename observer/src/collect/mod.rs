@@ -6,17 +6,20 @@ mod hook;
 pub mod proc;
 pub mod roots;
 pub mod support;
+pub mod tasks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use observer_common::sched::Key;
+use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
 use self::proc::Proc;
 use self::proc::topology::{self, Machine};
+use self::tasks::TaskSource;
 pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
@@ -32,6 +35,7 @@ pub struct Collector {
     machine: Option<Machine>,
     cgroups: Option<Cgroups>,
     hook: Hook,
+    tasks: TaskSource,
 }
 
 impl Collector {
@@ -39,6 +43,7 @@ impl Collector {
     pub fn new(roots: Roots) -> Collector {
         Collector {
             proc: Proc::new(&roots),
+            tasks: TaskSource::new(&roots),
             roots,
             began: Instant::now(),
             start: SystemTime::now(),
@@ -73,6 +78,11 @@ impl Collector {
         self.hook.without_barrier();
     }
 
+    /// Every thread as the task iterator told it in the last [`Collector::collect`], ascending by thread id; empty without the iterator.
+    pub fn tasks(&self) -> &[Task] {
+        self.hook.records()
+    }
+
     /// Reads everything once. The moment of the sample is that at which the hook's tables change hands.
     pub fn collect(&mut self) -> Sample {
         let mut health = Health::default();
@@ -81,6 +91,7 @@ impl Collector {
         let turned = Instant::now();
         self.hook.turn();
         let turning = turned.elapsed();
+        self.tasks.read(self.hook.tasks());
 
         let stat = health.read("stat", || self.proc.stat());
         let mut host = self.host(&mut health);
@@ -111,8 +122,10 @@ impl Collector {
             .collect();
         let path = |key: Key| paths.get(&key).cloned();
         let contentions = self.hook.contentions(&path);
+        let (processes, threads) = self.tasks.rows(&listing);
+        health.push(self.tasks.source());
         let cgroups = self.rows(listing, &path);
-        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions, sources: health.sorted() }
+        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions, processes, threads, sources: health.sorted() }
     }
 
     fn host(&mut self, health: &mut Health) -> Host {

@@ -201,6 +201,8 @@ mod tests {
                 cpus: Vec::new(),
                 cgroups: Vec::new(),
                 contentions: Vec::new(),
+                processes: Vec::new(),
+                threads: Vec::new(),
                 sources: Vec::new(),
             }
         }

@@ -112,6 +112,8 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         contentions: Vec::new(),
+        processes: Vec::new(),
+        threads: Vec::new(),
         sources: sources(sched),
     }
 }

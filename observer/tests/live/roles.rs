@@ -22,6 +22,8 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("visit", [directory, ms]) => visit(directory, ms),
         ("visit-spin", [directory, ms]) => visit_spin(directory, ms),
         ("hostile", [ms]) => hostile(ms),
+        ("rest", [ms]) => rest(ms),
+        ("threads", [count, ms]) => threads(count, ms),
         _ => Err(format!("no role {role} with {arguments:?}")),
     };
     match done {
@@ -172,4 +174,24 @@ fn visit_spin(directory: &str, ms: &str) -> Result<(), String> {
 fn hostile(ms: &str) -> Result<(), String> {
     fs::write("/proc/self/comm", b"x\x1b[2J\x07\xff\ny").map_err(|error| error.to_string())?;
     mix(ms)
+}
+
+/// Uses the CPU and sleeps in turn, then rests until it is ended.
+fn rest(ms: &str) -> Result<(), String> {
+    mix(ms)?;
+    std::thread::sleep(Duration::from_secs(600));
+    Ok(())
+}
+
+/// Starts threads that each use the CPU for so long and end, one after the other so that none outlives the next for long, then rests.
+/// A line of output would be lost here, so that its name says when it is done.
+fn threads(count: &str, ms: &str) -> Result<(), String> {
+    let count: usize = count.parse().map_err(|_| format!("{count} is no number"))?;
+    for _ in 0..count {
+        let ms = ms.to_owned();
+        std::thread::spawn(move || spin(&ms)).join().map_err(|_| "a thread panicked")??;
+    }
+    fs::write("/proc/self/comm", "done").map_err(|error| error.to_string())?;
+    std::thread::sleep(Duration::from_secs(600));
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use observer_common::blame::Cell;
 use observer_common::sched::{Key, Slot, kind};
+use observer_common::tasks::comm_bytes;
 
 use crate::model::text::escape;
 use crate::model::{Contention, Party};
@@ -148,8 +149,7 @@ impl Blame {
 
 /// A `comm` as the kernel keeps it, escaped.
 pub fn comm(words: [u64; 2]) -> Arc<str> {
-    let [first, second] = words.map(u64::to_ne_bytes);
-    let bytes = [first, second].concat();
+    let bytes = comm_bytes(words);
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     escape(&bytes[..end]).into()
 }

@@ -7,3 +7,4 @@ pub mod focus;
 pub mod loader;
 pub mod offsets;
 pub mod sched;
+pub mod tasks;

@@ -1,8 +1,10 @@
 //! Where the running kernel keeps what the programs read, from its BTF: facts, never a version.
 
 use observer_common::sched::Offsets;
+use observer_common::tasks::TaskOffsets;
 
 use super::btf::{Btf, BtfError, Missing};
+use super::tasks;
 
 /// What the kernel's BTF gave: the offsets, and what is missing although the programs do without it.
 #[derive(Clone)]
@@ -11,6 +13,8 @@ pub struct Resolved {
     pub offsets: Offsets,
     /// Things that this kernel lacks and whose lack only degrades.
     pub lacking: Vec<Lacking>,
+    /// For the task iterator; or the field without which it is off, alone.
+    pub tasks: Result<TaskOffsets, Missing>,
 }
 
 /// Something this kernel does not have.
@@ -33,7 +37,7 @@ pub enum OffsetsError {
     Missing(Missing),
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "task_struct",
     "cfs_rq",
     "rq",
@@ -44,6 +48,8 @@ const NAMES: [&str; 10] = [
     "sched_info",
     "cgroup_subsys_id",
     "btf_trace_sched_switch",
+    "signal_struct",
+    "cred",
 ];
 
 /// Resolves the scheduler family's offsets.
@@ -98,7 +104,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         kn_id: member("kernfs_node.id")?,
         switch_has_state: u64::from(switch_has_state),
     };
-    Ok(Resolved { offsets, lacking })
+    Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)? })
 }
 
 /// The run queue's clocks of what was taken from it; each exists only if the kernel is configured to account it.
