@@ -129,6 +129,8 @@ pod! {
         pub wait: u64,
         /// Of the wait: under a CPU quota, its own or an ancestor's.
         pub throttled: u64,
+        /// Waited before its tasks were moved from one queue to another while they waited: in their `run_delay`, but in no wait that ended.
+        pub migrated: u64,
         /// Of the wait: blamed on somebody for whom there was no free [`Cell`].
         pub other: u64,
         /// `run_delay` of threads that ended: all that each of them ever waited, by the kernel's own count.
@@ -156,18 +158,23 @@ pod! {
     }
 }
 
-/// Tasks that a CPU remembers to have preempted, on a kernel that hides switches. A power of two.
-pub const DEPARTED: usize = 64;
+/// Tasks of which the kernel side remembers what they have waited so far, for each CPU that has a table. A power of two.
+pub const DELAYS_PER_CPU: u32 = 8192;
 
-pod! {
-    /// A task that was preempted: should the switch that brings it back be hidden, its wait is known all the same.
-    pub struct Departed {
-        /// Thread id in the upper half; in the lower its `sched_info.pcount` then: one more, and this is its next dispatch.
-        pub who: u64,
-        /// Run-queue clock when it left, and began to wait.
-        pub at: u64,
-    }
+/// A task's place in that memory: its thread id, and the lower bits of the `run_delay` that it had after its last dispatch, in one word,
+/// so that two CPUs never leave half of each.
+pub const fn delay_word(tid: u64, delay: u64) -> u64 {
+    tid << DELAY_BITS | delay & DELAY_MASK
 }
+
+/// What of `delay` came since the word was stored; `None` when it is another task's. Less than 73 minutes.
+pub const fn delay_since(word: u64, tid: u64, delay: u64) -> Option<u64> {
+    if word >> DELAY_BITS == tid { Some(delay.wrapping_sub(word) & DELAY_MASK) } else { None }
+}
+
+/// Thread ids have 22 bits (`PID_MAX_LIMIT`).
+const DELAY_BITS: u32 = 42;
+const DELAY_MASK: u64 = (1 << DELAY_BITS) - 1;
 
 /// Processes that have slots of their own on a CPU in one generation; those that come later count for their cgroup, so that cgroups
 /// always find room.
@@ -203,18 +210,15 @@ pod! {
         pub current: u64,
         /// Index of the slot of `current` in the table of the generation `turned`.
         pub current_slot: u64,
-        /// A slot that was claimed in this switch and has no description yet: its index and one, or 0. The leaving task's,
-        pub leaving: u64,
-        /// and the coming one's.
-        pub coming: u64,
         /// Look-ups that found no slot and were booked to [`Key::OTHER`].
         pub overflows: u64,
         /// Thread id of who runs now; 0 for the idle task.
         pub current_pid: u64,
-        /// Switches that the kernel did not report: the task that leaves is not the one that was last seen to come. Of the dispatch in
-        /// between the run is known; the wait only where the task had been preempted here (`departed`).
+        /// Switches that the kernel did not report: the task that leaves is not the one that was last seen to come. The run of the dispatch in
+        /// between is known, and the wait before it by the growth of its `run_delay`.
         pub untraced: u64,
-        /// The untraced ones that took something with them: a wait, or the run of a task after which the CPU went idle.
+        /// The untraced ones that took something with them: the wait of a task that was not remembered, or the run of a task after which
+        /// the CPU went idle.
         pub lost: u64,
         /// The run queue's steal clock at the last switch.
         pub steal: u64,
@@ -250,8 +254,6 @@ pod! {
         pub carry: [Window; 2],
         /// Run queues under a quota, by address.
         pub throttles: [Throttle; THROTTLES],
-        /// Tasks that were preempted here, by thread id; kept only after the first untraced switch.
-        pub departed: [Departed; DEPARTED],
         /// The two generations' tables.
         pub tables: [Table; 2],
     }
@@ -310,7 +312,29 @@ pod! {
         pub cgroup_kn: u64,
         /// `kernfs_node.id`.
         pub kn_id: u64,
+        /// Places in the memory of tasks, less one: a power of two less one.
+        pub delays_mask: u64,
         /// 1 when `sched_switch` hands over the leaving task's state as its fourth argument (5.18 and later).
         pub switch_has_state: u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_of_tasks() {
+        let word = delay_word(4_194_303, (7 << DELAY_BITS) + 100);
+        assert_eq!(delay_since(word, 4_194_303, (7 << DELAY_BITS) + 130), Some(30));
+        assert_eq!(delay_since(delay_word(5, DELAY_MASK), 5, DELAY_MASK + 3), Some(3), "across the end of its bits");
+        assert_eq!(delay_since(word, 4_194_302, 130), None, "another task's");
+    }
+
+    #[test]
+    fn keys_of_processes() {
+        let key = Key::process(4_194_303, 77 << START_SHIFT);
+        assert_eq!((key.kind(), key.tgid()), (kind::PROCESS, 4_194_303));
+        assert_ne!(key, Key::process(4_194_303, 78 << START_SHIFT), "a pid that is used again");
     }
 }

@@ -32,6 +32,14 @@ pub(crate) fn blame(cpu: Cpu, number: u32, queue: CfsRq, queued: u64, now: u64) 
     walk(number, queued, now)
 }
 
+/// The task that was just dispatched waited on another queue before it was moved to this one.
+#[inline(always)]
+pub(crate) fn migrated(cpu: Cpu, number: u32, time: u64) {
+    let slot = cpu.victim();
+    slot.set_migrated(slot.migrated() + time);
+    claim(number, Key::MIGRATED.0, time);
+}
+
 /// A task of a cgroup that a quota has stopped before leaves the CPU.
 #[inline(always)]
 pub(crate) fn left(cpu: Cpu, number: u32, queue: CfsRq, now: u64) {

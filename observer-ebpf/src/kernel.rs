@@ -49,6 +49,12 @@ pub(crate) fn cfs_rq_has_throttled() -> bool {
     offset!(cfs_rq_throttled) != 0
 }
 
+/// Places in the memory of tasks, less one.
+#[inline(always)]
+pub(crate) fn delays_mask() -> u64 {
+    offset!(delays_mask)
+}
+
 /// Loads a `T` at `offset` of a kernel structure.
 #[inline(always)]
 fn load<T: Copy>(base: *const c_void, offset: u64) -> T {

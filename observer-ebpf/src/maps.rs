@@ -6,7 +6,9 @@ use observer_common::blame::{
     CELL_PROBES, CELLS, Cell, LEVELS, SEGMENTS, SHARES, Segment, Share, THROTTLES, THROTTLINGS, Throttle, Throttling, WINDOWS,
     Window,
 };
-use observer_common::sched::{CpuState, DEPARTED, Departed, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, focus_place};
+use observer_common::sched::{
+    CpuState, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_since, delay_word, focus_place,
+};
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -14,6 +16,10 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// One element a CPU; user space sets how many.
 #[map]
 static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What tasks had waited when they were last dispatched ([`delay_word`]); user space sets how many.
+#[map]
+static DELAYS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// A pointer into map memory with a reader and a writer for each word. Volatile, because user space reads the same words.
 macro_rules! view {
@@ -46,8 +52,6 @@ view! {
         generation / set_generation,
         since / set_since,
         current / set_current,
-        leaving / set_leaving,
-        coming / set_coming,
         current_slot / set_current_slot,
         current_pid / set_current_pid,
         overflows / set_overflows,
@@ -106,6 +110,7 @@ view! {
         run / set_run,
         wait / set_wait,
         throttled / set_throttled,
+        migrated / set_migrated,
         other / set_other,
         exited / set_exited,
         longest / set_longest,
@@ -210,26 +215,32 @@ impl Cpu {
         let index = found & (FRESH - 1);
         (index, self.slot(generation, index), found & FRESH != 0)
     }
-
-    /// Remembers that a task was preempted.
-    #[inline(always)]
-    pub(crate) fn depart(self, pid: u64, pcount: u64, at: u64) {
-        // SAFETY: the index is within bounds; the pointer came from the map.
-        unsafe { (*self.0).departed[pid as usize & (DEPARTED - 1)] = Departed { who: who(pid, pcount), at } }
-    }
-
-    /// When a task began to wait whose dispatch number `pcount` was not seen; `None` unless it had been preempted here just before.
-    #[inline(always)]
-    pub(crate) fn departed(self, pid: u64, pcount: u64) -> Option<u64> {
-        // SAFETY: as above.
-        let departed = unsafe { (*self.0).departed[pid as usize & (DEPARTED - 1)] };
-        (departed.who == who(pid, pcount.wrapping_sub(1))).then_some(departed.at)
-    }
 }
 
-#[inline(always)]
-fn who(pid: u64, pcount: u64) -> u64 {
-    pid << 32 | (pcount & 0xffff_ffff)
+/// A task's place among [`DELAYS`]: other CPUs write it, too, but never while this task is dispatched here.
+#[derive(Clone, Copy)]
+pub(crate) struct DelayRef(*mut u64);
+
+impl DelayRef {
+    /// The place of a thread id.
+    #[inline(always)]
+    pub(crate) fn get(tid: u64, mask: u64) -> Option<DelayRef> {
+        DELAYS.get_ptr_mut((tid & mask) as u32).map(DelayRef)
+    }
+
+    /// What of a `run_delay` came since this task was last dispatched; `None` when the place is another task's.
+    #[inline(always)]
+    pub(crate) fn since(self, tid: u64, delay: u64) -> Option<u64> {
+        // SAFETY: the pointer came from the map.
+        delay_since(unsafe { self.0.read_volatile() }, tid, delay)
+    }
+
+    /// Remembers a task's `run_delay`.
+    #[inline(always)]
+    pub(crate) fn set(self, tid: u64, delay: u64) {
+        // SAFETY: the pointer came from the map.
+        unsafe { self.0.write_volatile(delay_word(tid, delay)) }
+    }
 }
 
 /// Where a key's search begins: kernfs ids are handed out one after the other, so their low bits spread well; the kind tells
@@ -374,6 +385,20 @@ impl SlotRef {
         }
         self.set_key(key.0);
         self.set_generation(generation);
+    }
+
+    /// The first half of a process's name.
+    #[inline(always)]
+    pub(crate) fn comm_first(self) -> u64 {
+        // SAFETY: the pointer came from the map.
+        unsafe { (*self.0).comm[0] }
+    }
+
+    /// The second half.
+    #[inline(always)]
+    pub(crate) fn comm_second(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { (*self.0).comm[1] }
     }
 
     /// Remembers a process's name.

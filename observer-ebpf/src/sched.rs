@@ -18,7 +18,7 @@ use observer_common::sched::{Key, MAX_PROCESSES, OTHER_SLOT};
 
 use crate::blame;
 use crate::kernel::{self, CfsRq, RunQueue, TASK_DEAD, Task};
-use crate::maps::{Cpu, SlotRef};
+use crate::maps::{Cpu, DelayRef, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 ///
@@ -33,7 +33,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let run_queue = queue.run_queue();
     let now = run_queue.clock();
     let number = run_queue.cpu();
-    let comes = Comes { pid: next.pid(), cgroup: next.cgroup().key, queued: next.last_queued(), queue: next.cfs_rq() };
+    let comes = Comes { pid: next.pid(), cgroup: next.cgroup().key, queue: next.cfs_rq() };
     let Some(cpu) = Cpu::get(number) else { return 0 };
     let generation = cpu.generation();
     if cpu.turned() != generation {
@@ -56,19 +56,12 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         cpu.set_current(Key::NONE.0);
         blame::turn(cpu, number, now, Key::IDLE.0);
     } else {
-        cpu.set_coming(here.enter(next, comes.cgroup));
-        if comes.queued != 0 {
-            // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
-            here.waited(next, comes.queue, comes.queued, now);
-        }
+        let claimed = here.enter(next, comes.cgroup);
+        here.arrive(next, comes.pid, comes.queue);
         blame::turn(cpu, number, now, cpu.current());
-        if cpu.coming() != 0 {
-            here.describe(&ctx, cpu.coming(), next);
+        if claimed != 0 {
+            here.describe(&ctx, claimed, next);
         }
-    }
-    if cpu.leaving() != 0 {
-        here.describe(&ctx, cpu.leaving(), prev);
-        cpu.set_leaving(0);
     }
     0
 }
@@ -78,7 +71,6 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 struct Comes {
     pid: u64,
     cgroup: Key,
-    queued: u64,
     queue: CfsRq,
 }
 
@@ -140,17 +132,14 @@ impl Here {
         slot.left(preempted);
         if preempted {
             blame::left(self.cpu, self.number, queue, self.now);
-            if self.cpu.untraced() != 0 {
-                self.cpu.depart(prev.pid(), prev.pcount(), self.now);
-            }
         } else if state & TASK_DEAD != 0 {
             slot.set_exited(slot.exited() + prev.run_delay());
         }
     }
 
     /// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of
-    /// tasks that they protect). The kernel's own stamp of the dispatch divides the time between the two. The wait before it is known
-    /// where the task had been preempted on this CPU, and lost where it had slept.
+    /// tasks that they protect). The kernel's own stamp of the dispatch divides the time between the two; the wait before it is what the
+    /// task's `run_delay` has grown by since it was last dispatched.
     #[cold]
     #[inline(always)]
     fn untraced(self, ctx: &BtfTracePointContext, prev: Task, queue: CfsRq) {
@@ -169,15 +158,44 @@ impl Here {
             cpu.victim().ran(divided - since);
         }
         cpu.set_since(divided);
-        cpu.set_leaving(self.enter(prev, prev.cgroup().key));
-        match cpu.departed(pid, prev.pcount()) {
-            Some(queued) if queued <= divided => self.waited(prev, queue, queued, divided),
-            _ => cpu.set_lost(cpu.lost() + 1),
+        let claimed = self.enter(prev, prev.cgroup().key);
+        if claimed != 0 {
+            self.describe(ctx, claimed, prev);
+        }
+        let delay = prev.run_delay();
+        if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
+            match place.since(pid, delay).or(if prev.pcount() == 1 { Some(delay) } else { None }) {
+                Some(wait) => self.waited(prev, queue, divided.saturating_sub(wait), divided),
+                None => cpu.set_lost(cpu.lost() + 1),
+            }
+            place.set(pid, delay);
         }
         blame::turn(cpu, number, divided, cpu.current());
         let slot = cpu.victim();
         slot.ran(now - divided);
         self.left(ctx, slot, prev, queue);
+    }
+
+    /// The task that was just dispatched may have waited here, and before that on another queue: the kernel adds that part to its
+    /// `run_delay` when it takes it off there.
+    #[inline(always)]
+    fn arrive(self, next: Task, pid: u64, queue: CfsRq) {
+        let delay = next.run_delay();
+        let queued = next.last_queued();
+        let mut wait = 0;
+        if queued != 0 {
+            // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
+            wait = self.now.saturating_sub(queued);
+            self.waited(next, queue, queued, self.now);
+        }
+        let Some(place) = DelayRef::get(pid, kernel::delays_mask()) else { return };
+        let since = place.since(pid, delay);
+        if since != Some(0) && delay != 0 {
+            // Of a task that was never dispatched before, all there is; its place may be that of another, or of one that had its id.
+            let before = if next.pcount() == 0 { delay } else { since.unwrap_or(0) };
+            blame::migrated(self.cpu, self.number, before);
+        }
+        place.set(pid, delay + wait);
     }
 
     /// A wait of the task that was just dispatched ended at `until`, this CPU's last switch.
@@ -243,13 +261,19 @@ pub(crate) extern "C" fn turn_over(number: u32, generation: u64, now: u64) -> u6
     cpu.set_turned_at(now);
     cpu.set_turned_current(cpu.current());
     cpu.set_turned_since(cpu.since());
-    cpu.set_turned(generation);
     cpu.set_processes(0);
     if cpu.current() != Key::NONE.0 {
-        let (index, _, fresh) = cpu.find(number, generation, Key(cpu.current()));
+        // Its task may be somewhere else by now, but the slot of the dispatch has its description. It may lie in the place of the new one.
+        let former = cpu.slot(cpu.turned(), cpu.current_slot());
+        let (parent, comm) = (former.parent(), [former.comm_first(), former.comm_second()]);
+        let (index, slot, fresh) = cpu.find(number, generation, Key(cpu.current()));
+        if fresh && index < OTHER_SLOT as u64 {
+            slot.set_parent(parent);
+            slot.set_comm(comm);
+        }
         cpu.set_current_slot(index);
-        cpu.set_leaving(if fresh { index + 1 } else { 0 });
     }
+    cpu.set_turned(generation);
     0
 }
 

@@ -55,7 +55,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut reads = Vec::new();
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(20));
-        programs.sched.turn(&mut |_, _| {})?;
+        programs.sched.turn(&mut |_, _| {});
+        programs.sched.wait()?;
         let began = Instant::now();
         programs.sched.drain(&mut |_, _| {});
         reads.push(began.elapsed());

@@ -31,6 +31,8 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             table_full: Some(0),
             untraced: Some(0),
             sched: None,
+            delay: None,
+            busy: None,
         },
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
         cgroups: (0..cgroups).map(|number| cgroup(second, number)).collect(),

@@ -11,6 +11,7 @@ use super::bpf::accounts::Accounts;
 use super::bpf::blame::{self, Blame};
 use super::bpf::focus::{Focus, Seen};
 use super::bpf::loader::Programs;
+use super::bpf::pending;
 use super::bpf::sched::Entry;
 use super::bpf::tasks::Tasks;
 use super::cgroup::Listing;
@@ -83,10 +84,17 @@ impl Hook {
         }
     }
 
-    /// Ends a generation of the tables.
+    /// Begins a generation of the tables.
     pub(super) fn turn(&mut self) {
+        if let Hook::On(on) = self {
+            on.turn();
+        }
+    }
+
+    /// Waits until nothing is written to the former one.
+    pub(super) fn wait(&mut self) {
         if let Hook::On(on) = self
-            && let Err(error) = on.turn()
+            && let Err(error) = on.programs.sched.wait()
         {
             on.trouble = Some(format!("membarrier: {error}"));
         }
@@ -153,6 +161,14 @@ impl Hook {
         self.accounts()?.ran(key)
     }
 
+    /// `run_delay` of all tasks, those that ended included, as the kernel counts it, in nanoseconds; `None` without the task iterator. Only
+    /// its growth means something.
+    pub(super) fn delay(&self) -> Option<u64> {
+        let Hook::On(on) = self else { return None };
+        let alive = pending::delay(on.programs.tasks.as_ref().ok()?.records())?;
+        Some(alive + on.accounts.cgroup(Key::ROOT).exited)
+    }
+
     /// Look-ups that found the table full.
     pub(super) fn overflows(&self) -> Option<u64> {
         match self {
@@ -178,10 +194,10 @@ impl Hook {
 }
 
 impl Attached {
-    fn turn(&mut self) -> std::io::Result<()> {
+    fn turn(&mut self) {
         let Attached { programs, accounts, blame, .. } = self;
         self.turned = [Some(Instant::now()), self.turned[0]];
-        programs.sched.turn(&mut |cpu, entry| book(accounts, blame, cpu, entry))
+        programs.sched.turn(&mut |cpu, entry| book(accounts, blame, cpu, entry));
     }
 
     fn drain(&mut self, listing: &Listing) {
@@ -194,10 +210,14 @@ impl Attached {
         accounts.begin_drain();
         programs.sched.drain(&mut |cpu, entry| book(accounts, blame, cpu, entry));
         let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
-        accounts.set_open(&runs.collect::<Vec<_>>(), None);
+        let tasks = programs.tasks.as_ref().ok().filter(|tasks| !tasks.records().is_empty());
+        let waits = tasks.map(|tasks| pending::by_cgroup(tasks.records(), tasks.has()));
+        accounts.set_open(&runs.collect::<Vec<_>>(), waits.as_ref());
         if listed {
             accounts.sweep();
-            blame.settle(|key| accounts.knows(key), None);
+            let alive =
+                tasks.map(|tasks| tasks.records().iter().map(|task| Key::process(task.tgid, task.leader_start)).collect());
+            blame.settle(|key| accounts.knows(key), alive.as_ref());
         }
         programs.flush_log();
         self.refocus();

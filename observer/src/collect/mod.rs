@@ -23,6 +23,7 @@ use self::tasks::TaskSource;
 pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
+use crate::model::cpu::Time;
 use crate::model::{Cgroup, Cpu, Host, Sample, Source, State};
 
 /// All sources together.
@@ -92,6 +93,9 @@ impl Collector {
         self.hook.turn();
         let turning = turned.elapsed();
         self.tasks.read(self.hook.tasks());
+        let waited = Instant::now();
+        self.hook.wait();
+        let turning = turning + waited.elapsed();
 
         let stat = health.read("stat", || self.proc.stat());
         let mut host = self.host(&mut health);
@@ -111,6 +115,8 @@ impl Collector {
         host.table_full = self.hook.overflows();
         host.untraced = self.hook.untraced();
         host.sched = self.hook.cgroup(Key::ROOT);
+        host.delay = self.hook.delay();
+        host.busy = busy(cpus);
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
         let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
         let cpus = cpus.iter().map(cpu).collect();
@@ -200,6 +206,12 @@ impl Collector {
         rows.sort_by_key(|row| row.id);
         rows
     }
+}
+
+/// Time of all CPUs that was not idle, as `/proc/stat` has it.
+fn busy(cpus: &[(u32, Time)]) -> Option<u64> {
+    let of = |time: &Time| Some(time.user? + time.nice? + time.system? + time.interrupt.unwrap_or(0) + time.steal.unwrap_or(0));
+    cpus.iter().map(|(_, time)| of(time)).sum()
 }
 
 /// The rows of health of one reading.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use observer_common::sched::{Key, kind};
 
 use super::sched::{ledger_metric, sched_metrics};
-use super::{Ended, Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Share, Unit};
+use super::{Ended, Entity, Kind, Label, Labels, Metric, Part, Read, Residual, Sample, Sched, Share, Unit};
 
 /// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
 /// the kernel has it. Times in nanoseconds; `None` is unknown.
@@ -109,6 +109,19 @@ impl Cgroup {
 
 sched_metrics!(Cgroup);
 ledger_metric!(Cgroup);
+
+/// Observer against the kernel.
+pub static RESIDUAL: Metric<Cgroup> = Metric::new(
+    "observer.reconcile.residual",
+    "RESIDUAL",
+    Unit::Ratio,
+    "By what part the interval's count exceeds the kernel's own: cpu_stat, time worked against the usage in cpu.stat (v1 cpuacct). Tasks that \
+     are moved between cgroups while they run are split otherwise there.",
+    Read::Residual(&[Part {
+        attributes: &[("observer.reconcile.source", "cpu_stat")],
+        read: |c| Some(Residual { ours: c.sched.as_ref()?.ledger().worked, kernels: c.cpu.usage? }),
+    }]),
+);
 
 /// Longest wait.
 pub static LONGEST: Metric<Cgroup> = Metric::new(
@@ -233,6 +246,7 @@ static ALL: &[&Metric<Cgroup>] = &[
     &LIMIT,
     &RUNS,
     &SWITCHES,
+    &RESIDUAL,
     &LONGEST,
     &LONGEST_TASK,
     &LONGEST_CULPRIT,

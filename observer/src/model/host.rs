@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sched::ledger_metric;
-use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Unit};
+use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Residual, Sample, Sched, Unit};
 
 /// What `/proc` says of the machine as a whole. Bytes and nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -22,6 +22,10 @@ pub struct Host {
     pub context_switches: Option<u64>,
     /// What the scheduler hook counted on the whole machine.
     pub sched: Option<Arc<Sched>>,
+    /// `run_delay` of all tasks by the kernel's own count, the dead included; only its growth means something.
+    pub delay: Option<u64>,
+    /// Time of all CPUs that was not idle, by `/proc/stat`, in ticks there.
+    pub busy: Option<u64>,
     /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
     pub table_full: Option<u64>,
     /// Switches that the kernel did not report to the scheduler hook, and that took a wait or a run with them.
@@ -140,8 +144,34 @@ pub static DROPPED: Metric<Host> = Metric::new(
 
 ledger_metric!(Host);
 
+/// Observer against the kernel.
+pub static RESIDUAL: Metric<Host> = Metric::new(
+    "observer.reconcile.residual",
+    "RESIDUAL",
+    Unit::Ratio,
+    "By what part the interval's count exceeds the kernel's own: run_delay, waits (before migrations, too) against the growth of run_delay \
+     of all tasks; proc_stat, runs against the time that /proc/stat calls not idle, which counts in ticks.",
+    Read::Residual(&[
+        Part {
+            attributes: &[("observer.reconcile.source", "run_delay")],
+            read: |h| {
+                let sched = h.sched.as_ref()?;
+                Some(Residual { ours: sched.latency.sum + sched.migrated, kernels: h.delay? })
+            },
+        },
+        Part {
+            attributes: &[("observer.reconcile.source", "proc_stat")],
+            read: |h| {
+                let sched = h.sched.as_ref()?;
+                Some(Residual { ours: sched.run + sched.open.run, kernels: h.busy? })
+            },
+        },
+    ]),
+);
+
 /// In order of importance.
-static ALL: &[&Metric<Host>] = &[&LEDGER, &LOAD, &MEMORY_USAGE, &MEMORY_AVAILABLE, &UPTIME, &TASKS, &CONTEXT_SWITCHES, &DROPPED];
+static ALL: &[&Metric<Host>] =
+    &[&LEDGER, &RESIDUAL, &LOAD, &MEMORY_USAGE, &MEMORY_AVAILABLE, &UPTIME, &TASKS, &CONTEXT_SWITCHES, &DROPPED];
 
 impl Entity for Host {
     const KIND: Kind = Kind::Host;

@@ -106,6 +106,15 @@ pub struct Ended<E> {
     pub open: fn(&E) -> Option<u64>,
 }
 
+/// The same thing as observer counts it and as the kernel does, both cumulative.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Residual {
+    /// By observer.
+    pub ours: u64,
+    /// By the kernel.
+    pub kernels: u64,
+}
+
 /// How a metric is read. The points of one metric partition it: their sum is the total.
 pub enum Read<E: 'static> {
     /// Cumulative; nanoseconds when the unit is seconds.
@@ -116,6 +125,8 @@ pub enum Read<E: 'static> {
     Gauge(&'static [Part<E, f64>]),
     /// A ratio over the interval between two samples; unknown when the whole did not grow.
     Ratio(&'static [Part<E, Share>]),
+    /// By what part observer's count of the interval exceeds the kernel's; unknown where the kernel's did not grow.
+    Residual(&'static [Part<E, Residual>]),
     /// A distribution of seconds.
     Histogram(fn(&E) -> Option<&Histogram>),
     /// Words.
@@ -135,7 +146,7 @@ impl<E> Metric<E> {
     pub const fn new(name: &'static str, title: &'static str, unit: Unit, help: &'static str, read: Read<E>) -> Metric<E> {
         let shape = match read {
             Read::Counter(_) | Read::Ended(_) => Shape::Counter,
-            Read::Gauge(_) | Read::Ratio(_) => Shape::Gauge,
+            Read::Gauge(_) | Read::Ratio(_) | Read::Residual(_) => Shape::Gauge,
             Read::Histogram(_) => Shape::Histogram,
             Read::Text(_) => Shape::Text,
         };
@@ -148,6 +159,7 @@ impl<E> Metric<E> {
             Read::Counter(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Gauge(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Ratio(parts) => parts.iter().map(|part| part.attributes).collect(),
+            Read::Residual(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Ended(_) | Read::Histogram(_) | Read::Text(_) => vec![&[]],
         }
     }
@@ -185,6 +197,16 @@ impl<E> Metric<E> {
                         && whole > 0
                     {
                         emit(part.attributes, Value::Gauge(part_grown as f64 / whole as f64));
+                    }
+                }
+            }
+            Read::Residual(parts) => {
+                for part in parts {
+                    let (Some(is), Some(was)) = ((part.read)(is), was.and_then(part.read)) else { continue };
+                    if let (Some(ours), Some(kernels)) = (is.ours.checked_sub(was.ours), is.kernels.checked_sub(was.kernels))
+                        && kernels > 0
+                    {
+                        emit(part.attributes, Value::Gauge((ours as f64 - kernels as f64) / kernels as f64));
                     }
                 }
             }
@@ -276,6 +298,28 @@ mod tests {
         };
         assert_eq!(value((10, 0), (10, 4)), (10, Some(2.0)), "it goes on");
         assert_eq!(value((10, 4), (16, 0)), (16, Some(1.0)), "it ended, and is not counted twice");
+    }
+
+    #[test]
+    fn a_residual_has_a_sign() {
+        static RESIDUAL: Metric<Residual> = Metric::new(
+            "observer.test.residual",
+            "residual",
+            Unit::Ratio,
+            "A test.",
+            Read::Residual(&[Part { attributes: &[], read: |both| Some(*both) }]),
+        );
+        let value = |ours, kernels| {
+            let mut found = None;
+            RESIDUAL.points(&Residual { ours, kernels }, Some(&Residual { ours: 10, kernels: 1000 }), None, &mut |point| {
+                if let Value::Gauge(value) = point.value {
+                    found = Some(value);
+                }
+            });
+            found
+        };
+        assert_eq!((value(109, 1100), value(111, 1100)), (Some(-0.01), Some(0.01)));
+        assert_eq!(value(109, 1000), None);
     }
 
     #[test]

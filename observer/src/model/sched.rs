@@ -26,8 +26,10 @@ pub struct Sched {
     pub latency: Histogram,
     /// Of the sum of the waits: under the cgroup's own CPU quota or an ancestor's; `None` where the kernel does not tell.
     pub throttled: Option<u64>,
-    /// Waiting that no completed wait holds, because the task was moved to another queue meanwhile; `None` without the task iterator.
-    pub migrated: Option<u64>,
+    /// Waiting that no completed wait holds, because the task was moved to another queue meanwhile.
+    pub migrated: u64,
+    /// `run_delay` of the threads that ended, by the kernel's own count of their whole lives: what their waits are reconciled with.
+    pub exited: u64,
     /// What is going on at the moment of the sample.
     pub open: Open,
 }
@@ -84,7 +86,8 @@ impl Sched {
         self.voluntary += other.voluntary;
         self.latency.add(&other.latency);
         self.throttled = both(self.throttled, other.throttled);
-        self.migrated = both(self.migrated, other.migrated);
+        self.migrated += other.migrated;
+        self.exited += other.exited;
         self.open.add(&other.open);
     }
 
@@ -92,7 +95,7 @@ impl Sched {
     pub fn ledger(&self) -> Ledger {
         let taken = self.steal.unwrap_or(0) + self.interrupt.unwrap_or(0);
         let throttled = self.throttled.map(|ended| ended + self.open.throttled.unwrap_or(0));
-        let waits = self.latency.sum + self.migrated.unwrap_or(0) + self.open.wait.unwrap_or(0);
+        let waits = self.latency.sum + self.migrated + self.open.wait.unwrap_or(0);
         Ledger {
             worked: (self.run + self.open.run).saturating_sub(taken),
             waited: waits.saturating_sub(throttled.unwrap_or(0)),
@@ -199,7 +202,7 @@ mod tests {
         let mut sched = Sched { run: 1_000, ..Sched::zero(true, true, true) };
         (sched.steal, sched.interrupt) = (Some(30), Some(20));
         sched.latency.sum = 500;
-        (sched.throttled, sched.migrated) = (Some(200), Some(40));
+        (sched.throttled, sched.migrated) = (Some(200), 40);
         sched.open = Open { run: 70, wait: Some(60), throttled: Some(10) };
         let ledger = sched.ledger();
         let expected = Ledger { worked: 1_020, waited: 390, throttled: Some(210), stolen: Some(30), interrupted: Some(20) };

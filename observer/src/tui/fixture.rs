@@ -129,6 +129,8 @@ fn host(second: u64, dropped: u64) -> Host {
         table_full: Some(0),
         untraced: Some(dropped),
         sched: None,
+        delay: None,
+        busy: None,
     }
 }
 

@@ -112,6 +112,11 @@ impl Launcher {
         at_rest(|| Truth::of(pid), Duration::from_millis(3))
     }
 
+    /// Whether a worker is a zombie already.
+    pub(crate) fn is_zombie(&self, pid: u32) -> Result<bool, String> {
+        Ok(state(pid)? == Some('Z'))
+    }
+
     /// Lets the zombies go.
     pub(crate) fn reap(&mut self) -> Result<(), String> {
         self.tell("reap")?;
@@ -165,12 +170,17 @@ fn at_rest(read: impl Fn() -> Result<Truth, String>, pause: Duration) -> Result<
     Err("a task does not come to rest".into())
 }
 
+/// A process's state (`/proc/PID/stat`).
+fn state(pid: u32) -> Result<Option<char>, String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| format!("/proc/{pid}/stat: {error}"))?;
+    Ok(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()))
+}
+
 /// Waits until a process is in a state (`/proc/PID/stat`).
 fn wait_for(pid: u32, wanted: char) -> Result<(), String> {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| format!("/proc/{pid}/stat: {error}"))?;
-        let state = stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+        let state = state(pid)?;
         if state == Some(wanted) {
             return Ok(());
         }

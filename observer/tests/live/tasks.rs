@@ -152,8 +152,9 @@ fn fields(record: &Task, workers: &Workers, of_v1: bool) -> Result<(), String> {
     same("user", record.uid, fs::metadata(format!("/proc/{pid}")).map_err(|error| error.to_string())?.uid())?;
     same("priority", u64::from(record.prio), field(18)? + 100)?;
     let comm = fs::read(format!("/proc/{pid}/comm")).map_err(|error| error.to_string())?;
-    let end = record.comm.iter().position(|byte| *byte == 0).ok_or("a name without an end")?;
-    same("name", &record.comm[..end], comm.trim_ascii_end())?;
+    let name = observer_common::tasks::comm_bytes(record.comm);
+    let end = name.iter().position(|byte| *byte == 0).ok_or("a name without an end")?;
+    same("name", &name[..end], comm.trim_ascii_end())?;
     same("starts", record.start_time, record.leader_start)?;
     // The file counts suspended time, too; a machine that never slept has none.
     near("start", record.start_time, field(22)? * TICK, 2 * TICK + suspended()?)?;

@@ -102,12 +102,6 @@ impl Accounts {
         self.add_upwards(leaf(slot), &counts, longest);
     }
 
-    /// Adds waiting before migrations.
-    pub fn add_migrated(&mut self, cgroup: Key, time: u64) {
-        let counts = Sched { migrated: Some(time), ..nothing() };
-        self.add_upwards((cgroup, None), &counts, None);
-    }
-
     /// Adds to a cgroup and its ancestors; what nobody can name goes to `~gone`.
     fn add_upwards(&mut self, leaf: (Key, Option<Key>), counts: &Sched, longest: Option<LongestWait>) {
         let (round, drain) = (self.round, self.drain);
@@ -260,7 +254,7 @@ fn leaf(slot: &Slot) -> (Key, Option<Key>) {
 /// Zero of everything that may be known: adding it takes no knowledge away.
 fn nothing() -> Sched {
     let open = Open { run: 0, wait: Some(0), throttled: Some(0) };
-    Sched { migrated: Some(0), open, ..Sched::zero(true, true, true) }
+    Sched { open, ..Sched::zero(true, true, true) }
 }
 
 fn counts(slot: &Slot) -> Sched {
@@ -277,6 +271,8 @@ fn counts(slot: &Slot) -> Sched {
         voluntary: u64::from(slot.voluntary),
         latency,
         throttled: Some(slot.throttled),
+        migrated: slot.migrated,
+        exited: slot.exited,
         ..nothing()
     }
 }
@@ -298,6 +294,7 @@ mod tests {
             run,
             wait: 7,
             throttled: 0,
+            migrated: 0,
             other: 0,
             exited: 0,
             longest: 0,

@@ -11,11 +11,12 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
 use observer_common::pod;
+use observer_common::sched::CpuState;
 use observer_common::tasks::TaskOffsets;
 
 use super::btf::Missing;
 use super::offsets::{self, Lacking, OffsetsError};
-use super::sched::{BYTES_PER_CPU, Tables};
+use super::sched::{Tables, delays};
 use super::tasks::Tasks;
 use crate::collect::Roots;
 use crate::model::Sched;
@@ -98,7 +99,8 @@ impl Programs {
     pub fn load(roots: &Roots, cpus: u32) -> Result<Programs, LoadError> {
         let path = roots.sys.join("kernel/btf/vmlinux");
         let bytes = std::fs::read(&path).map_err(|source| LoadError::NoBtf { path: path.clone(), source })?;
-        let resolved = offsets::resolve(&bytes)?;
+        let mut resolved = offsets::resolve(&bytes)?;
+        resolved.offsets.delays_mask = u64::from(delays(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
         let object = object()?;
@@ -111,12 +113,15 @@ impl Programs {
             .override_global("TASK_OFFSETS", pod::bytes(&task_offsets), true)
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("CPUS", cpus)
+            .map_max_entries("DELAYS", delays(cpus))
             .load(&object)
             .map_err(|error| refused("cannot create the maps", &error))?;
         let logger = EbpfLogger::init(&mut ebpf).inspect_err(|error| tracing::debug!(%error, "no log from the programs")).ok();
 
         let mapping = match ebpf.map("CPUS") {
-            Some(Map::Array(map)) => Mapping::of_map(map.fd().as_fd(), cpus as usize * BYTES_PER_CPU).map_err(LoadError::Map)?,
+            Some(Map::Array(map)) => {
+                Mapping::of_map(map.fd().as_fd(), cpus as usize * size_of::<CpuState>()).map_err(LoadError::Map)?
+            }
             _ => return Err(missing("CPUS")),
         };
         let sched = Tables::new(mapping, cpus);

@@ -6,5 +6,6 @@ pub mod btf;
 pub mod focus;
 pub mod loader;
 pub mod offsets;
+pub mod pending;
 pub mod sched;
 pub mod tasks;

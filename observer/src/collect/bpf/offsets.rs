@@ -102,6 +102,8 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         cgroup_parent: member("cgroup.self.parent")?,
         cgroup_kn: member("cgroup.kn")?,
         kn_id: member("kernfs_node.id")?,
+        // The loader's business.
+        delays_mask: 0,
         switch_has_state: u64::from(switch_has_state),
     };
     Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)? })

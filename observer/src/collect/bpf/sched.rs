@@ -10,12 +10,17 @@ use std::sync::atomic::Ordering;
 use observer_common::blame::{CELLS, Cell};
 use observer_common::latency::BUCKETS;
 use observer_common::pod::Pod;
-use observer_common::sched::{CpuState, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_place};
+use observer_common::sched::{CpuState, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_place};
 
 use crate::sys::{self, Mapping};
 
-/// Kernel memory of one CPU's tables, in bytes.
-pub const BYTES_PER_CPU: usize = size_of::<CpuState>();
+/// Kernel memory for one CPU, in bytes: its tables, and its part of what is remembered of tasks.
+pub const BYTES_PER_CPU: usize = size_of::<CpuState>() + DELAYS_PER_CPU as usize * size_of::<u64>();
+
+/// Of how many tasks the kernel side remembers what they have waited: a power of two.
+pub fn delays(cpus: u32) -> u32 {
+    (cpus * DELAYS_PER_CPU).next_power_of_two()
+}
 
 /// What a generation's table holds.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +75,7 @@ impl Tables {
 
     /// Bytes of kernel memory.
     pub fn bytes(&self) -> usize {
-        self.cpus as usize * BYTES_PER_CPU
+        self.cpus as usize * size_of::<CpuState>() + delays(self.cpus) as usize * size_of::<u64>()
     }
 
     /// Does without a barrier, as on a kernel that has none: for tests.
@@ -78,19 +83,23 @@ impl Tables {
         self.read = Some(Read::default());
     }
 
-    /// Begins a new generation on every CPU and waits until no hook works in the ended one any more. `late` gets what came to the
-    /// former table since it was read, where there is no barrier; nothing otherwise.
-    ///
-    /// # Errors
-    ///
-    /// What `membarrier` may say beyond not being there. Nothing is lost: every table is then read again before it is used again.
-    pub fn turn(&mut self, late: &mut dyn FnMut(u32, Entry<'_>)) -> io::Result<()> {
+    /// Begins a new generation on every CPU. `late` gets what came to the former table since it was read, where there is no barrier;
+    /// nothing otherwise.
+    pub fn turn(&mut self, late: &mut dyn FnMut(u32, Entry<'_>)) {
         if let Some(read) = self.read.take() {
             self.settle(&read, late);
             self.read = Some(Read::default());
         }
         self.generation += 1;
         self.publish();
+    }
+
+    /// Waits until no hook works in the ended generation any more.
+    ///
+    /// # Errors
+    ///
+    /// What `membarrier` may say beyond not being there. Nothing is lost: every table is then read again before it is used again.
+    pub fn wait(&mut self) -> io::Result<()> {
         if self.read.is_some() {
             return Ok(());
         }
@@ -257,6 +266,7 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
         run: is.run.wrapping_sub(was.run),
         wait: is.wait.wrapping_sub(was.wait),
         throttled: is.throttled.wrapping_sub(was.throttled),
+        migrated: is.migrated.wrapping_sub(was.migrated),
         other: is.other.wrapping_sub(was.other),
         exited: is.exited.wrapping_sub(was.exited),
         steal: is.steal.wrapping_sub(was.steal),
