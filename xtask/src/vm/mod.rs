@@ -95,7 +95,8 @@ fn obstacle() -> Option<String> {
         return Some(format!("the guests run this machine's programs on x86_64, and this is {}", env::consts::ARCH));
     }
     let can_fetch = ["apt-get", "apt-cache", "dpkg"].into_iter().all(|tool| find_program(tool).is_some()) && apt::is_debian();
-    (!can_fetch).then(|| "the guests' kernels are Debian's packages, which are fetched from a Debian's own mirror".to_owned())
+    (!can_fetch)
+        .then(|| "the guests' kernels are Debian's packages, and this machine has not Debian's apt to fetch them".to_owned())
 }
 
 /// The tests, ready to be run on any kernel.
