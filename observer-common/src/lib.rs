@@ -2,6 +2,8 @@
 //! arithmetic of the histogram's buckets. `no_std`, no dependencies, no allocation.
 #![no_std]
 
+pub mod blame;
 pub mod latency;
 pub mod pod;
 pub mod sched;
+pub mod tasks;

@@ -18,6 +18,25 @@ pub fn bytes<T: Pod>(value: &T) -> &[u8] {
     }
 }
 
+/// The bytes of a list of values, to be written into: whatever comes there is a value.
+pub fn bytes_mut<T: Pod>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: no padding, and every bit pattern is a value, so that no write through the slice can make an invalid one; it borrows the
+    // values, whose size in bytes fits isize as that of every slice.
+    #[allow(unsafe_code, reason = "the one cast to writable bytes")]
+    unsafe {
+        core::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), core::mem::size_of_val(values))
+    }
+}
+
+/// The value whose bytes are all zero.
+pub const fn zeroed<T: Pod>() -> T {
+    // SAFETY: every bit pattern of a Pod is a value.
+    #[allow(unsafe_code, reason = "the one value from nothing")]
+    unsafe {
+        core::mem::zeroed()
+    }
+}
+
 /// Declares a `repr(C)` struct of integers and arrays of [`Pod`](crate::pod::Pod) fields, and refuses padding at compile time.
 #[macro_export]
 macro_rules! pod {
@@ -46,7 +65,7 @@ macro_rules! integers {
         unsafe impl Pod for $type {}
     )+ };
 }
-integers!(u32, u64);
+integers!(u8, u32, u64);
 
 // SAFETY: an array has no padding between its elements, and each element is Pod.
 #[allow(unsafe_code, reason = "arrays of plain data are plain data")]

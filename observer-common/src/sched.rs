@@ -3,6 +3,7 @@
 //! One [`CpuState`] a CPU is the whole of it: memory that only this CPU's hook writes (but for the generation number, which only user
 //! space writes) and that the daemon maps. ARCHITECTURE.md, "Two generations", says why nothing is lost or counted twice.
 
+use crate::blame::{CELLS, Cell, LEVELS, SEGMENTS, Segment, THROTTLES, Throttle, WINDOWS, Window};
 use crate::{latency, pod};
 
 /// Cgroups a CPU can tell apart within one generation, that is, between two readings. A power of two.
@@ -15,8 +16,8 @@ pub const OTHER_SLOT: usize = SLOTS;
 /// Whom time is booked to: 8 bits of kind, 56 bits of number.
 ///
 /// The number is the kernel's id of the cgroup (`kernfs_node.id`, the inode that `stat` shows), and ids of different hierarchies
-/// collide, hence the kind. A process in focus will be keyed by thread-group id (22 bits) and 34 bits of its start time, so that a
-/// pid that is used again is not the same key.
+/// collide, hence the kind. A process of a cgroup in focus is keyed by thread-group id (22 bits) and 34 bits of its start time (in
+/// 1.05 ms), so that a pid that is used again is not the same key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Key(pub u64);
 
@@ -31,6 +32,16 @@ impl Key {
     pub const IDLE: Key = Key::new(kind::IDLE, 0);
     /// Cgroups that lived and died between two looks, and whose parent was gone too. Only user space uses it.
     pub const GONE: Key = Key::new(kind::GONE, 0);
+    /// As culprit: the waiting cgroup's own CPU quota, or an ancestor's.
+    pub const THROTTLED: Key = Key::new(kind::THROTTLED, 0);
+    /// As culprit: the hypervisor, which held the CPU itself.
+    pub const HYPERVISOR: Key = Key::new(kind::HYPERVISOR, 0);
+    /// As culprit: interrupts.
+    pub const INTERRUPT: Key = Key::new(kind::INTERRUPT, 0);
+    /// As culprit: a queue on another CPU, from which the waiting task was moved. Only user space uses it.
+    pub const MIGRATED: Key = Key::new(kind::MIGRATED, 0);
+    /// As culprit: who ran so long ago that it is not kept.
+    pub const UNKNOWN: Key = Key::new(kind::UNKNOWN, 0);
 
     /// A key of one of the [`kind`]s.
     pub const fn new(kind: u8, number: u64) -> Key {
@@ -47,6 +58,16 @@ impl Key {
         Key::new(kind::CPU, id)
     }
 
+    /// A process, by its thread-group id and the start time of its first thread (`task_struct.start_time`, nanoseconds).
+    pub const fn process(tgid: u32, start: u64) -> Key {
+        Key::new(kind::PROCESS, (tgid as u64) << START_BITS | (start >> START_SHIFT) & ((1 << START_BITS) - 1))
+    }
+
+    /// A process's thread-group id.
+    pub const fn tgid(self) -> u32 {
+        (self.number() >> START_BITS) as u32
+    }
+
     /// One of the [`kind`]s.
     pub const fn kind(self) -> u8 {
         (self.0 >> 56) as u8
@@ -59,6 +80,8 @@ impl Key {
 }
 
 const NUMBER: u64 = (1 << 56) - 1;
+const START_BITS: u32 = 34;
+const START_SHIFT: u32 = 20;
 
 /// What kind of thing a [`Key`] names.
 pub mod kind {
@@ -76,6 +99,16 @@ pub mod kind {
     pub const GONE: u8 = 6;
     /// The idle tasks.
     pub const IDLE: u8 = 7;
+    /// A CPU quota.
+    pub const THROTTLED: u8 = 8;
+    /// The hypervisor.
+    pub const HYPERVISOR: u8 = 9;
+    /// Interrupts.
+    pub const INTERRUPT: u8 = 10;
+    /// Another CPU's queue.
+    pub const MIGRATED: u8 = 11;
+    /// Forgotten.
+    pub const UNKNOWN: u8 = 12;
 }
 
 pod! {
@@ -86,11 +119,28 @@ pod! {
         /// Whose counts these are ([`Key`]).
         pub key: u64,
         /// The parent cgroup's key, 0 when it could not be told: what a cgroup had when it vanished before anyone saw its name goes there.
+        /// Of a process, its cgroup.
         pub parent: u64,
+        /// Of a process, its name: the first thread's `comm`.
+        pub comm: [u64; 2],
         /// Time on the CPU, of runs that ended.
         pub run: u64,
         /// Time runnable and not running (the kernel's `run_delay`), of waits that ended.
         pub wait: u64,
+        /// Of the wait: under a CPU quota, its own or an ancestor's.
+        pub throttled: u64,
+        /// Of the wait: blamed on somebody for whom there was no free [`Cell`].
+        pub other: u64,
+        /// `run_delay` of threads that ended: all that each of them ever waited, by the kernel's own count.
+        pub exited: u64,
+        /// The longest wait that ended.
+        pub longest: u64,
+        /// Thread id of who had it.
+        pub longest_tid: u64,
+        /// Its `comm`.
+        pub longest_comm: [u64; 2],
+        /// Who ran for the longest stretch of it ([`Key`]).
+        pub longest_culprit: u64,
         /// Time that the hypervisor took during its runs: growth of the run queue's steal clock.
         pub steal: u64,
         /// Time that interrupts took during its runs: growth of the run queue's interrupt clock.
@@ -119,6 +169,29 @@ pod! {
     }
 }
 
+/// Processes that have slots of their own on a CPU in one generation; those that come later count for their cgroup, so that cgroups
+/// always find room.
+pub const MAX_PROCESSES: u64 = 256;
+/// Cgroups that may be in focus at a time.
+pub const FOCUS: usize = 64;
+/// Places of [`CpuState::focus`]. A power of two; a key may be in the place that [`focus_place`] says and in the one beside it.
+pub const FOCUS_PLACES: usize = 256;
+
+/// Where a cgroup in focus is looked for: there, and at this index with the lowest bit turned.
+pub const fn focus_place(key: Key) -> usize {
+    (key.0 ^ (key.0 >> 50)) as usize & (FOCUS_PLACES - 1)
+}
+
+pod! {
+    /// What one CPU counted in one generation.
+    pub struct Table {
+        /// The last one is [`OTHER_SLOT`].
+        pub slots: [Slot; SLOTS + 1],
+        /// Who waited for whom.
+        pub cells: [Cell; CELLS],
+    }
+}
+
 pod! {
     /// One CPU's whole state.
     pub struct CpuState {
@@ -128,10 +201,12 @@ pod! {
         pub since: u64,
         /// Who runs now ([`Key`]); 0 for the idle task and before the first switch.
         pub current: u64,
-        /// Generation in which `current_slot` was found.
-        pub current_generation: u64,
-        /// Index of the slot of `current` in that generation's table.
+        /// Index of the slot of `current` in the table of the generation `turned`.
         pub current_slot: u64,
+        /// A slot that was claimed in this switch and has no description yet: its index and one, or 0. The leaving task's,
+        pub leaving: u64,
+        /// and the coming one's.
+        pub coming: u64,
         /// Look-ups that found no slot and were booked to [`Key::OTHER`].
         pub overflows: u64,
         /// Thread id of who runs now; 0 for the idle task.
@@ -145,12 +220,40 @@ pod! {
         pub steal: u64,
         /// Its interrupt clock then.
         pub interrupt: u64,
-        /// Keeps what follows on cache lines of its own.
-        pub reserved: [u64; 5],
+        /// Number of the newest segment; its place is this modulo [`SEGMENTS`].
+        pub segment: u64,
+        /// Address of the `cfs_rq` that a function was called for: a pointer may not be handed to it, but stored and read as a number.
+        pub queue: u64,
+        /// Processes that have a slot in this CPU's table of the generation `turned`.
+        pub processes: u64,
+        /// While a wait is divided: the longest stretch so far,
+        pub longest: u64,
+        /// and whose it is ([`Key`]).
+        pub culprit: u64,
+        /// The generation of this CPU's last switch.
+        pub turned: u64,
+        /// Run-queue clock of the first switch of that generation.
+        pub turned_at: u64,
+        /// Who ran when that generation began ([`Key`]), 0 for the idle task, and
+        pub turned_current: u64,
+        /// since when: the run queue's clock.
+        pub turned_since: u64,
+        /// Cgroups in focus, written by user space only: keys, or 0.
+        pub focus: [u64; FOCUS_PLACES],
+        /// The last runs.
+        pub segments: [Segment; SEGMENTS],
+        /// Those before them, by level; the newest window of level `l` is at `window[l]` modulo [`WINDOWS`].
+        pub windows: [[Window; WINDOWS]; LEVELS],
+        /// Numbers of the newest windows.
+        pub window: [u64; LEVELS],
+        /// Windows on their way to the next level.
+        pub carry: [Window; 2],
+        /// Run queues under a quota, by address.
+        pub throttles: [Throttle; THROTTLES],
         /// Tasks that were preempted here, by thread id; kept only after the first untraced switch.
         pub departed: [Departed; DEPARTED],
-        /// The two generations' tables; the last slot of each is [`OTHER_SLOT`].
-        pub tables: [[Slot; SLOTS + 1]; 2],
+        /// The two generations' tables.
+        pub tables: [Table; 2],
     }
 }
 
@@ -160,6 +263,14 @@ pod! {
     pub struct Offsets {
         /// `task_struct.pid`: 0 for the idle task.
         pub task_pid: u64,
+        /// `task_struct.tgid`.
+        pub task_tgid: u64,
+        /// `task_struct.group_leader`.
+        pub task_group_leader: u64,
+        /// `task_struct.start_time`.
+        pub task_start_time: u64,
+        /// `task_struct.comm`.
+        pub task_comm: u64,
         /// `task_struct.__state` (`state` before 5.14); read only without `switch_has_state`.
         pub task_state: u64,
         /// `task_struct.se.cfs_rq`: set for every task, idle and real-time included (CONFIG_FAIR_GROUP_SCHED).
@@ -170,10 +281,15 @@ pod! {
         pub task_last_arrival: u64,
         /// `task_struct.sched_info.pcount`.
         pub task_pcount: u64,
+        /// `task_struct.sched_info.run_delay`.
+        pub task_run_delay: u64,
         /// `task_struct.cgroups`.
         pub task_cgroups: u64,
         /// `cfs_rq.rq`.
         pub cfs_rq_rq: u64,
+        /// `cfs_rq.throttled_clock_self_time` (6.6 and later), `throttled_clock_task_time` (before 5.19) or `throttled_clock_pelt_time`:
+        /// the sum of the time that a quota, the queue's own or an ancestor's, stopped it; 0 without any.
+        pub cfs_rq_throttled: u64,
         /// `rq.clock`.
         pub rq_clock: u64,
         /// `rq.cpu`.

@@ -7,7 +7,10 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use observer_common::pod;
 use observer_common::sched::{Key, Offsets};
+use observer_common::tasks::TaskOffsets;
 
 /// Set by user space before the load (`collect/bpf/offsets.rs`); frozen read-only, so that the verifier knows every value.
 #[unsafe(no_mangle)]
@@ -16,10 +19,21 @@ static OFFSETS: Offsets = {
     unsafe { core::mem::zeroed() }
 };
 
+/// The same for the task family.
+#[unsafe(no_mangle)]
+static TASK_OFFSETS: TaskOffsets = pod::zeroed();
+
 macro_rules! offset {
     ($field:ident) => {
         // SAFETY: a read of a static; volatile, so that the compiler does not fold the zero of before the load.
         unsafe { (&raw const OFFSETS.$field).read_volatile() }
+    };
+}
+
+macro_rules! task_offset {
+    ($field:ident) => {
+        // SAFETY: as above.
+        unsafe { (&raw const TASK_OFFSETS.$field).read_volatile() }
     };
 }
 
@@ -29,6 +43,12 @@ pub(crate) fn switch_has_state() -> bool {
     offset!(switch_has_state) != 0
 }
 
+/// Does the kernel tell how long a quota stopped a `cfs_rq`?
+#[inline(always)]
+pub(crate) fn cfs_rq_has_throttled() -> bool {
+    offset!(cfs_rq_throttled) != 0
+}
+
 /// Loads a `T` at `offset` of a kernel structure.
 #[inline(always)]
 fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
@@ -36,6 +56,9 @@ fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
     // kernel's fault handler turns a load through a stale pointer into zero.
     unsafe { base.cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
 }
+
+/// `TASK_DEAD` (`include/linux/sched.h`): the task leaves its CPU for the last time.
+pub(crate) const TASK_DEAD: u32 = 0x80;
 
 /// `struct task_struct`.
 #[derive(Clone, Copy)]
@@ -54,11 +77,46 @@ impl Task {
         load(self.0, offset!(task_state))
     }
 
-    /// The run queue of the task's CPU.
+    /// The queue of its cgroup on its CPU.
     #[inline(always)]
-    pub(crate) fn run_queue(self) -> RunQueue {
-        let cfs_rq = load(self.0, offset!(task_cfs_rq));
-        RunQueue(load(cfs_rq, offset!(cfs_rq_rq)))
+    pub(crate) fn cfs_rq(self) -> CfsRq {
+        CfsRq(load(self.0, offset!(task_cfs_rq)))
+    }
+
+    /// All that it ever waited on run queues.
+    #[inline(always)]
+    pub(crate) fn run_delay(self) -> u64 {
+        load(self.0, offset!(task_run_delay))
+    }
+
+    /// Its name, 16 bytes ending in zeros.
+    #[inline(always)]
+    pub(crate) fn comm(self) -> [u64; 2] {
+        [load(self.0, offset!(task_comm)), load(self.0, offset!(task_comm) + 8)]
+    }
+
+    /// The first thread of its process.
+    #[inline(always)]
+    pub(crate) fn leader(self) -> Task {
+        Task(load(self.0, offset!(task_group_leader)))
+    }
+
+    /// The process's id.
+    #[inline(always)]
+    pub(crate) fn tgid(self) -> u32 {
+        load(self.0, offset!(task_tgid))
+    }
+
+    /// When it was made, in nanoseconds on the monotonic clock.
+    #[inline(always)]
+    pub(crate) fn start_time(self) -> u64 {
+        load(self.0, offset!(task_start_time))
+    }
+
+    /// The key of its process.
+    #[inline(always)]
+    pub(crate) fn process(self) -> Key {
+        Key::process(self.tgid(), self.leader().start_time())
     }
 
     /// Run-queue clock when it began to wait; 0 when it does not.
@@ -99,6 +157,178 @@ impl Task {
             }
         }
         Cgroup { key: Key::ROOT, pointer: cgroup }
+    }
+}
+
+/// `struct cfs_rq`.
+#[derive(Clone, Copy)]
+pub(crate) struct CfsRq(*const c_void);
+
+impl CfsRq {
+    /// The run queue that it is part of.
+    #[inline(always)]
+    pub(crate) fn run_queue(self) -> RunQueue {
+        RunQueue(load(self.0, offset!(cfs_rq_rq)))
+    }
+
+    /// How long a quota, its cgroup's own or an ancestor's, has stopped it so far; 0 where the kernel does not tell.
+    #[inline(always)]
+    pub(crate) fn throttled(self) -> u64 {
+        if cfs_rq_has_throttled() { load(self.0, offset!(cfs_rq_throttled)) } else { 0 }
+    }
+
+    /// Tells it from others.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// What only the task iterator reads. A number that this kernel does not have is 0.
+impl Task {
+    /// The parent process's id.
+    #[inline(always)]
+    pub(crate) fn ppid(self) -> u32 {
+        Task(load(self.0, task_offset!(real_parent))).tgid()
+    }
+
+    /// `PF_*`.
+    #[inline(always)]
+    pub(crate) fn flags(self) -> u32 {
+        load(self.0, task_offset!(flags))
+    }
+
+    /// Zombie or dead, or 0.
+    #[inline(always)]
+    pub(crate) fn exit_state(self) -> u32 {
+        load(self.0, task_offset!(exit_state))
+    }
+
+    /// Whether it holds a CPU.
+    #[inline(always)]
+    pub(crate) fn on_cpu(self) -> u32 {
+        if task_offset!(on_cpu) == 0 { 0 } else { load(self.0, task_offset!(on_cpu)) }
+    }
+
+    /// Its priority.
+    #[inline(always)]
+    pub(crate) fn prio(self) -> u32 {
+        load(self.0, task_offset!(prio))
+    }
+
+    /// Its effective user.
+    #[inline(always)]
+    pub(crate) fn uid(self) -> u32 {
+        load(load(self.0, task_offset!(cred)), task_offset!(cred_euid))
+    }
+
+    /// Time in user space.
+    #[inline(always)]
+    pub(crate) fn utime(self) -> u64 {
+        load(self.0, task_offset!(utime))
+    }
+
+    /// Time in the kernel.
+    #[inline(always)]
+    pub(crate) fn stime(self) -> u64 {
+        load(self.0, task_offset!(stime))
+    }
+
+    /// Time on a CPU.
+    #[inline(always)]
+    pub(crate) fn sum_exec_runtime(self) -> u64 {
+        load(self.0, task_offset!(sum_exec_runtime))
+    }
+
+    /// Times it gave up the CPU.
+    #[inline(always)]
+    pub(crate) fn nvcsw(self) -> u64 {
+        load(self.0, task_offset!(nvcsw))
+    }
+
+    /// Times the CPU was taken from it.
+    #[inline(always)]
+    pub(crate) fn nivcsw(self) -> u64 {
+        load(self.0, task_offset!(nivcsw))
+    }
+
+    /// Times it was moved to another CPU.
+    #[inline(always)]
+    pub(crate) fn nr_migrations(self) -> u64 {
+        if task_offset!(nr_migrations) == 0 { 0 } else { load(self.0, task_offset!(nr_migrations)) }
+    }
+
+    /// Since when its group is throttled on its CPU.
+    #[inline(always)]
+    pub(crate) fn throttled_since(self) -> u64 {
+        if task_offset!(throttled_clock_self) == 0 {
+            return 0;
+        }
+        load(self.cfs_rq().0, task_offset!(throttled_clock_self))
+    }
+
+    /// What the threads of its process share.
+    #[inline(always)]
+    pub(crate) fn signal(self) -> Signal {
+        Signal(load(self.0, task_offset!(signal)))
+    }
+}
+
+/// `struct signal_struct`: sums over the threads of a process that were released.
+#[derive(Clone, Copy)]
+pub(crate) struct Signal(*const c_void);
+
+impl Signal {
+    /// Time in user space.
+    #[inline(always)]
+    pub(crate) fn utime(self) -> u64 {
+        load(self.0, task_offset!(signal_utime))
+    }
+
+    /// Time in the kernel.
+    #[inline(always)]
+    pub(crate) fn stime(self) -> u64 {
+        load(self.0, task_offset!(signal_stime))
+    }
+
+    /// Time on a CPU.
+    #[inline(always)]
+    pub(crate) fn runtime(self) -> u64 {
+        load(self.0, task_offset!(signal_runtime))
+    }
+
+    /// Times they gave up the CPU.
+    #[inline(always)]
+    pub(crate) fn nvcsw(self) -> u64 {
+        load(self.0, task_offset!(signal_nvcsw))
+    }
+
+    /// Times the CPU was taken from them.
+    #[inline(always)]
+    pub(crate) fn nivcsw(self) -> u64 {
+        load(self.0, task_offset!(signal_nivcsw))
+    }
+}
+
+/// `struct bpf_iter__task`: what a task iterator is called with. Its two members are eight bytes each in every kernel that has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Iteration(pub(crate) *mut c_void);
+
+impl Iteration {
+    /// The task whose turn it is; `None` when all had theirs.
+    #[inline(always)]
+    pub(crate) fn task(self) -> Option<Task> {
+        let task: *const c_void = load(self.0, 8);
+        if task.is_null() { None } else { Some(Task(task)) }
+    }
+
+    /// Appends a record to what the reader gets. The kernel sees when there is no room left, and repeats this task for the next read.
+    #[inline(always)]
+    pub(crate) fn write<T: pod::Pod>(self, record: &T) {
+        let meta: *const c_void = load(self.0, 0);
+        let seq: *mut c_void = load(meta, 0);
+        // SAFETY: a typed pointer from the context, and a record on the stack without padding.
+        unsafe { bpf_seq_write(seq.cast(), (&raw const *record).cast(), size_of::<T>() as u32) };
     }
 }
 

@@ -1,13 +1,16 @@
 //! observer's programs inside the kernel: one object, because families share maps; one module a family.
 //!
-//! Everything the running kernel decides (field offsets, which variant of a hook fits) arrives in `kernel::OFFSETS` before the load.
+//! Everything the running kernel decides (field offsets, which variant of a hook fits) arrives in `kernel::OFFSETS` and
+//! `kernel::TASK_OFFSETS` before the load.
 #![no_std]
 #![no_main]
 
 mod bench;
+mod blame;
 mod kernel;
 mod maps;
 mod sched;
+mod tasks;
 
 #[cfg(not(test))]
 #[panic_handler]

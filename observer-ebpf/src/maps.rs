@@ -2,7 +2,11 @@
 #![allow(unsafe_code, reason = "map values are reached by pointer; the kernel's verifier checks every access")]
 
 use aya_ebpf::{macros::map, maps::Array};
-use observer_common::sched::{CpuState, DEPARTED, Departed, Key, OTHER_SLOT, PROBES, SLOTS, Slot};
+use observer_common::blame::{
+    CELL_PROBES, CELLS, Cell, LEVELS, SEGMENTS, SHARES, Segment, Share, THROTTLES, THROTTLINGS, Throttle, Throttling, WINDOWS,
+    Window,
+};
+use observer_common::sched::{CpuState, DEPARTED, Departed, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, focus_place};
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -11,25 +15,105 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 #[map]
 static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// This CPU's state, which no other CPU touches: interrupts are off in every hook that uses it.
-#[derive(Clone, Copy)]
-pub(crate) struct Cpu(*mut CpuState);
+/// A pointer into map memory with a reader and a writer for each word. Volatile, because user space reads the same words.
+macro_rules! view {
+    ($(#[$meta:meta])* $name:ident of $type:ty { $($field:ident / $set:ident),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name(*mut $type);
 
-macro_rules! field {
-    ($($name:ident / $set:ident),+) => { $(
-        #[inline(always)]
-        pub(crate) fn $name(self) -> u64 {
-            // SAFETY: the pointer came from the map; user space reads the same word, hence volatile.
-            unsafe { (&raw const (*self.0).$name).read_volatile() }
-        }
+        impl $name { $(
+            #[inline(always)]
+            #[allow(dead_code, reason = "not every word is both read and written here")]
+            pub(crate) fn $field(self) -> u64 {
+                // SAFETY: the pointer came from the map, with indices within bounds.
+                unsafe { (&raw const (*self.0).$field).read_volatile() }
+            }
 
-        #[inline(always)]
-        #[allow(dead_code, reason = "not every field is written by the hook")]
-        pub(crate) fn $set(self, value: u64) {
-            // SAFETY: as above.
-            unsafe { (&raw mut (*self.0).$name).write_volatile(value) }
-        }
-    )+ };
+            #[inline(always)]
+            #[allow(dead_code, reason = "as above")]
+            pub(crate) fn $set(self, value: u64) {
+                // SAFETY: as above.
+                unsafe { (&raw mut (*self.0).$field).write_volatile(value) }
+            }
+        )+ }
+    };
+}
+
+view! {
+    /// This CPU's state, which no other CPU touches: interrupts are off in every hook that uses it.
+    Cpu of CpuState {
+        generation / set_generation,
+        since / set_since,
+        current / set_current,
+        leaving / set_leaving,
+        coming / set_coming,
+        current_slot / set_current_slot,
+        current_pid / set_current_pid,
+        overflows / set_overflows,
+        untraced / set_untraced,
+        lost / set_lost,
+        steal / set_steal,
+        interrupt / set_interrupt,
+        segment / set_segment,
+        queue / set_queue,
+        processes / set_processes,
+        longest / set_longest,
+        culprit / set_culprit,
+        turned / set_turned,
+        turned_at / set_turned_at,
+        turned_current / set_turned_current,
+        turned_since / set_turned_since,
+    }
+}
+
+view! {
+    /// A run, or several of one owner.
+    SegmentRef of Segment { start / set_start, owner / set_owner, steal / set_steal, interrupt / set_interrupt }
+}
+
+view! {
+    /// An owner's part of a window.
+    ShareRef of Share { owner / set_owner, time / set_time }
+}
+
+view! {
+    /// A window.
+    WindowRef of Window { start / set_start }
+}
+
+view! {
+    /// A pair of victim and culprit.
+    CellRef of Cell { generation / set_generation, victim / set_victim, culprit / set_culprit, time / set_time }
+}
+
+view! {
+    /// A run queue under a quota.
+    ThrottleRef of Throttle { cfs_rq / set_cfs_rq, total / set_total, left / set_left, count / set_count }
+}
+
+view! {
+    /// Once that a quota stopped it.
+    ThrottlingRef of Throttling { start / set_start, end / set_end }
+}
+
+view! {
+    /// A slot of a table.
+    SlotRef of Slot {
+        generation / set_generation,
+        key / set_key,
+        parent / set_parent,
+        run / set_run,
+        wait / set_wait,
+        throttled / set_throttled,
+        other / set_other,
+        exited / set_exited,
+        longest / set_longest,
+        longest_tid / set_longest_tid,
+        longest_culprit / set_longest_culprit,
+        steal / set_steal,
+        interrupt / set_interrupt,
+    }
 }
 
 impl Cpu {
@@ -39,38 +123,90 @@ impl Cpu {
         CPUS.get_ptr_mut(cpu).map(Cpu)
     }
 
-    field!(
-        generation / set_generation,
-        since / set_since,
-        current / set_current,
-        current_generation / set_current_generation,
-        current_slot / set_current_slot,
-        current_pid / set_current_pid,
-        overflows / set_overflows,
-        untraced / set_untraced,
-        lost / set_lost,
-        steal / set_steal,
-        interrupt / set_interrupt
-    );
+    /// Whether a cgroup is split by process.
+    #[inline(always)]
+    pub(crate) fn in_focus(self, key: Key) -> bool {
+        let place = focus_place(key);
+        // SAFETY: both indices are within bounds; the pointer came from the map; user space writes the words, hence volatile.
+        let at = |place: usize| unsafe { (&raw const (*self.0).focus[place & (FOCUS_PLACES - 1)]).read_volatile() };
+        at(place) == key.0 || at(place ^ 1) == key.0
+    }
 
     /// The slot with this index in the table of a generation.
     #[inline(always)]
     pub(crate) fn slot(self, generation: u64, index: u64) -> SlotRef {
         let index = if index >= SLOTS as u64 { OTHER_SLOT } else { index as usize };
         // SAFETY: both indices are within bounds; the pointer came from the map.
-        SlotRef(unsafe { &raw mut (*self.0).tables[(generation & 1) as usize][index] })
+        SlotRef(unsafe { &raw mut (*self.0).tables[(generation & 1) as usize].slots[index] })
+    }
+
+    /// The slot of who was dispatched last, in this hook.
+    #[inline(always)]
+    pub(crate) fn victim(self) -> SlotRef {
+        self.slot(self.turned(), self.current_slot())
+    }
+
+    /// The segment with this number.
+    #[inline(always)]
+    pub(crate) fn segment_at(self, number: u64) -> SegmentRef {
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        SegmentRef(unsafe { &raw mut (*self.0).segments[number as usize & (SEGMENTS - 1)] })
+    }
+
+    /// The window with this number on this level.
+    #[inline(always)]
+    pub(crate) fn window_at(self, level: usize, number: u64) -> WindowRef {
+        // SAFETY: both indices are within bounds; the pointer came from the map.
+        WindowRef(unsafe { &raw mut (*self.0).windows[level & (LEVELS - 1)][number as usize & (WINDOWS - 1)] })
+    }
+
+    /// Number of the newest window of a level.
+    #[inline(always)]
+    pub(crate) fn window(self, level: usize) -> u64 {
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        unsafe { (&raw const (*self.0).window[level & (LEVELS - 1)]).read_volatile() }
+    }
+
+    /// Sets it.
+    #[inline(always)]
+    pub(crate) fn set_window(self, level: usize, number: u64) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.0).window[level & (LEVELS - 1)]).write_volatile(number) }
+    }
+
+    /// A window on its way; levels take turns.
+    #[inline(always)]
+    pub(crate) fn carry(self, level: usize) -> WindowRef {
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        WindowRef(unsafe { &raw mut (*self.0).carry[level & 1] })
+    }
+
+    /// The place of a run queue under a quota, which another may have.
+    #[inline(always)]
+    pub(crate) fn throttle(self, cfs_rq: u64) -> ThrottleRef {
+        // A cfs_rq is some hundred bytes long.
+        let place = (cfs_rq >> 9 ^ cfs_rq >> 15) as usize & (THROTTLES - 1);
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        ThrottleRef(unsafe { &raw mut (*self.0).throttles[place] })
+    }
+
+    /// A cell of a generation's table.
+    #[inline(always)]
+    pub(crate) fn cell(self, generation: u64, index: u64) -> CellRef {
+        // SAFETY: both indices are within bounds; the pointer came from the map.
+        CellRef(unsafe { &raw mut (*self.0).tables[(generation & 1) as usize].cells[index as usize & (CELLS - 1)] })
     }
 
     /// Finds the slot of a key, claims a free one, or falls back to [`OTHER_SLOT`]. Returns the index, and whether the slot has just
     /// been claimed.
     #[inline(always)]
-    pub(crate) fn find(self, generation: u64, key: Key) -> (u64, SlotRef, bool) {
+    pub(crate) fn find(self, number: u32, generation: u64, key: Key) -> (u64, SlotRef, bool) {
         let home = home(key);
         let slot = self.slot(generation, home);
         if slot.generation() == generation && slot.key() == key.0 {
             return (home, slot, false);
         }
-        let found = search(self.0, generation, key.0);
+        let found = search(number, generation, key.0);
         let index = found & (FRESH - 1);
         (index, self.slot(generation, index), found & FRESH != 0)
     }
@@ -97,20 +233,22 @@ fn who(pid: u64, pcount: u64) -> u64 {
 }
 
 /// Where a key's search begins: kernfs ids are handed out one after the other, so their low bits spread well; the kind tells
-/// hierarchies apart.
+/// hierarchies apart, and the thread-group id processes.
 #[inline(always)]
 fn home(key: Key) -> u64 {
-    (key.0 ^ (key.0 >> 50)) & (SLOTS as u64 - 1)
+    (key.0 ^ (key.0 >> 50) ^ (key.0 >> 34)) & (SLOTS as u64 - 1)
 }
 
 /// Set in the result of [`search`] when the slot has just been claimed.
 const FRESH: u64 = 1 << 32;
 
-/// Slots of a generation are never given back within it, so a free slot ends the search. Not inlined: it is rare, and the verifier
-/// walks every copy of its loops.
+/// Slots of a generation are never given back within it, so a free slot ends the search.
+///
+/// A global function: the verifier walks it once, whoever calls it. Hence numbers for arguments, and a number as its result.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn search(cpu: *mut CpuState, generation: u64, key: u64) -> u64 {
-    let cpu = Cpu(cpu);
+pub(crate) extern "C" fn search(cpu: u32, generation: u64, key: u64) -> u64 {
+    let Some(cpu) = Cpu::get(cpu) else { return OTHER_SLOT as u64 };
     let mut free = OTHER_SLOT as u64;
     let mut probe = 0;
     while probe < PROBES as u64 {
@@ -137,63 +275,132 @@ fn search(cpu: *mut CpuState, generation: u64, key: u64) -> u64 {
     free | FRESH
 }
 
-/// A slot of a table.
-#[derive(Clone, Copy)]
-pub(crate) struct SlotRef(*mut Slot);
-
-impl SlotRef {
+impl CellRef {
+    /// Where a pair's search begins.
     #[inline(always)]
-    fn generation(self) -> u64 {
-        // SAFETY: the pointer came from the map.
-        unsafe { (&raw const (*self.0).generation).read_volatile() }
+    pub(crate) fn home(victim: u64, culprit: u64) -> u64 {
+        (victim ^ culprit.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CELLS.trailing_zeros())
     }
 
+    /// Whether it is this pair's.
     #[inline(always)]
-    fn key(self) -> u64 {
-        // SAFETY: as above.
-        unsafe { (*self.0).key }
+    pub(crate) fn is(self, generation: u64, victim: u64, culprit: u64) -> bool {
+        self.generation() == generation && self.victim() == victim && self.culprit() == culprit
     }
 
-    /// Empties the slot and gives it to a key.
+    /// Gives it to a pair.
     #[inline(always)]
-    fn claim(self, generation: u64, key: Key) {
-        // SAFETY: the pointer came from the map; the slot is this CPU's alone.
-        unsafe {
-            let slot = self.0;
-            // Volatile, word by word: otherwise the compiler makes a call of memset out of it, which BPF does not have.
-            let words = slot.cast::<u64>();
-            let mut i = 0;
-            while i < size_of::<Slot>() / 8 {
-                words.add(i).write_volatile(0);
-                i += 1;
-            }
-            (*slot).key = key.0;
-            (&raw mut (*slot).generation).write_volatile(generation);
+    pub(crate) fn claim(self, generation: u64, victim: u64, culprit: u64) {
+        self.set_victim(victim);
+        self.set_culprit(culprit);
+        self.set_time(0);
+        self.set_generation(generation);
+    }
+
+    /// How many places are looked at.
+    pub(crate) const PROBES: u64 = CELL_PROBES as u64;
+}
+
+impl SegmentRef {
+    /// Whether anything was taken of it.
+    #[inline(always)]
+    pub(crate) fn is_cut(self) -> bool {
+        self.steal() | self.interrupt() != 0
+    }
+
+    /// Begins it.
+    #[inline(always)]
+    pub(crate) fn begin(self, start: u64, owner: u64) {
+        self.set_start(start);
+        self.set_owner(owner);
+        self.set_steal(0);
+        self.set_interrupt(0);
+    }
+}
+
+impl WindowRef {
+    /// An owner's part.
+    #[inline(always)]
+    pub(crate) fn share(self, index: usize) -> ShareRef {
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        ShareRef(unsafe { &raw mut (*self.0).shares[if index < SHARES { index } else { 0 }] })
+    }
+
+    /// Empties it and lets it begin.
+    #[inline(always)]
+    pub(crate) fn begin(self, start: u64) {
+        self.set_start(start);
+        let mut index = 0;
+        while index < SHARES {
+            self.share(index).set_owner(0);
+            self.share(index).set_time(0);
+            index += 1;
         }
     }
 
-    /// Remembers the parent of the slot's cgroup.
+    /// Makes it a copy of another.
     #[inline(always)]
-    pub(crate) fn set_parent(self, parent: u64) {
+    pub(crate) fn copy(self, other: WindowRef) {
+        self.set_start(other.start());
+        let mut index = 0;
+        while index < SHARES {
+            self.share(index).set_owner(other.share(index).owner());
+            self.share(index).set_time(other.share(index).time());
+            index += 1;
+        }
+    }
+}
+
+impl ThrottleRef {
+    /// The throttling with this number.
+    #[inline(always)]
+    pub(crate) fn throttling(self, number: u64) -> ThrottlingRef {
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        ThrottlingRef(unsafe { &raw mut (*self.0).throttlings[number as usize & (THROTTLINGS - 1)] })
+    }
+}
+
+impl SlotRef {
+    /// Empties the slot and gives it to a key.
+    #[inline(always)]
+    fn claim(self, generation: u64, key: Key) {
+        // Volatile, word by word: otherwise the compiler makes a call of memset out of it, which BPF does not have.
+        let words = self.0.cast::<u64>();
+        let mut i = 0;
+        while i < size_of::<Slot>() / 8 {
+            // SAFETY: the pointer came from the map, and the index is within the slot, which is this CPU's alone.
+            unsafe { words.add(i).write_volatile(0) };
+            i += 1;
+        }
+        self.set_key(key.0);
+        self.set_generation(generation);
+    }
+
+    /// Remembers a process's name.
+    #[inline(always)]
+    pub(crate) fn set_comm(self, comm: [u64; 2]) {
+        // SAFETY: the pointer came from the map.
+        unsafe { (*self.0).comm = comm }
+    }
+
+    /// Remembers who had the longest wait.
+    #[inline(always)]
+    pub(crate) fn set_longest_comm(self, comm: [u64; 2]) {
         // SAFETY: as above.
-        unsafe { (*self.0).parent = parent }
+        unsafe { (*self.0).longest_comm = comm }
     }
 
     /// Books the time of a run.
     #[inline(always)]
     pub(crate) fn ran(self, time: u64) {
-        // SAFETY: as above.
-        unsafe { (*self.0).run += time }
+        self.set_run(self.run() + time);
     }
 
     /// Books what was taken from a run.
     #[inline(always)]
     pub(crate) fn taken(self, steal: u64, interrupt: u64) {
-        // SAFETY: as above.
-        unsafe {
-            (*self.0).steal += steal;
-            (*self.0).interrupt += interrupt;
-        }
+        self.set_steal(self.steal() + steal);
+        self.set_interrupt(self.interrupt() + interrupt);
     }
 
     /// Books how a run ended.
@@ -219,10 +426,8 @@ impl SlotRef {
     /// Books a wait that ended, in the bucket that it belongs to.
     #[inline(always)]
     pub(crate) fn waited(self, time: u64, bucket: usize) {
+        self.set_wait(self.wait() + time);
         // SAFETY: as above; the bucket is within bounds.
-        unsafe {
-            (*self.0).wait += time;
-            (*self.0).latency[bucket] += 1;
-        }
+        unsafe { (*self.0).latency[bucket] += 1 }
     }
 }

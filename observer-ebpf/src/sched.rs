@@ -1,60 +1,85 @@
-//! Question: who ran, who waited, how long, on which CPU?
+//! Question: who ran, who waited, how long, for whom, on which CPU?
 //!
 //! Hook: `tp_btf/sched_switch`, alone. The kernel itself stamps the moment a task begins to wait (`sched_info.last_queued`), and this
 //! tracepoint fires before the stamp is cleared: so there is no wake-up hook, no map keyed by pid and no clock read.
-//! Cost: one array look-up, about twenty loads and ten stores a switch; `cargo xtask bench` measures it.
+//! Cost: one array look-up, about thirty loads and fifteen stores a switch; `cargo xtask bench` measures it.
 //! Needs: BTF, CONFIG_SCHED_INFO, CONFIG_FAIR_GROUP_SCHED; kernel 5.5 for mappable arrays, 5.8 for the log's ring buffer.
-//! Lost without it: run-queue waits and their histogram, exact run time, preemptions; what /proc and cgroup files tell remains.
+//! Lost without it: run-queue waits, their histogram and who is to blame; exact run time, preemptions; what /proc and cgroup files tell
+//! remains.
 //!
 //! Interrupts are off here and the run queue is locked, so the hook never meets itself on one CPU.
+
+#![allow(unsafe_code, reason = "#[unsafe(no_mangle)] on global functions (see blame.rs); no unsafe block")]
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::warn;
 use observer_common::latency;
-use observer_common::sched::{Key, OTHER_SLOT};
+use observer_common::sched::{Key, MAX_PROCESSES, OTHER_SLOT};
 
-use crate::kernel::{self, RunQueue, Task};
+use crate::blame;
+use crate::kernel::{self, CfsRq, RunQueue, TASK_DEAD, Task};
 use crate::maps::{Cpu, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
+///
+/// Pointers are followed first, before any branch: each time the verifier walks such a load it searches all of the kernel's BTF for a
+/// name, which makes up most of the time of loading.
 #[btf_tracepoint(function = "sched_switch")]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let prev = Task(ctx.arg(1));
     let next = Task(ctx.arg(2));
-    let run_queue = prev.run_queue();
+    let queue = prev.cfs_rq();
+    let run_queue = queue.run_queue();
     let now = run_queue.clock();
-    let Some(cpu) = Cpu::get(run_queue.cpu()) else { return 0 };
+    let number = run_queue.cpu();
+    let comes = Comes { pid: next.pid(), cgroup: next.cgroup().key, queued: next.last_queued(), queue: next.cfs_rq() };
+    let Some(cpu) = Cpu::get(number) else { return 0 };
     let generation = cpu.generation();
+    if cpu.turned() != generation {
+        turn_over(number, generation, now);
+    }
+    let here = Here { cpu, number, generation, since: cpu.since(), now };
 
-    let since = cpu.since();
     let taken = Taken::since_last(cpu, run_queue);
     if cpu.current_pid() == prev.pid() {
-        leave(&ctx, cpu, generation, prev, since, now);
-    } else if since != 0 {
-        untraced(&ctx, cpu, generation, prev, since, now);
+        here.leave(&ctx, prev, queue);
+    } else if here.since != 0 {
+        here.untraced(&ctx, prev, queue);
     }
-    if taken.is_some() && since != 0 {
-        book(cpu, generation, prev, &taken);
+    if taken.is_some() && here.since != 0 {
+        book(number, taken.steal, taken.interrupt, here.since);
     }
-    let pid = next.pid();
-    cpu.set_current_pid(pid);
+    cpu.set_current_pid(comes.pid);
     cpu.set_since(now);
-    if pid == 0 {
+    if comes.pid == 0 {
         cpu.set_current(Key::NONE.0);
+        blame::turn(cpu, number, now, Key::IDLE.0);
     } else {
-        let (slot, full) = enter(cpu, generation, next);
-        if full {
-            table_full(&ctx);
-        }
-        let queued = next.last_queued();
-        if queued != 0 {
+        cpu.set_coming(here.enter(next, comes.cgroup));
+        if comes.queued != 0 {
             // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
-            let wait = now.saturating_sub(queued);
-            slot.waited(wait, latency::bucket(wait));
+            here.waited(next, comes.queue, comes.queued, now);
         }
+        blame::turn(cpu, number, now, cpu.current());
+        if cpu.coming() != 0 {
+            here.describe(&ctx, cpu.coming(), next);
+        }
+    }
+    if cpu.leaving() != 0 {
+        here.describe(&ctx, cpu.leaving(), prev);
+        cpu.set_leaving(0);
     }
     0
+}
+
+/// The task that is dispatched.
+#[derive(Clone, Copy)]
+struct Comes {
+    pid: u64,
+    cgroup: Key,
+    queued: u64,
+    queue: CfsRq,
 }
 
 /// What the hypervisor and interrupts took from this CPU since its last switch, in nanoseconds.
@@ -85,100 +110,157 @@ impl Taken {
     }
 }
 
-/// Books it to whom it was taken from: the task that leaves, or nobody.
-#[inline(always)]
-fn book(cpu: Cpu, generation: u64, prev: Task, taken: &Taken) {
-    let slot = if cpu.current() != Key::NONE.0 { current(cpu, generation, prev) } else { cpu.find(generation, Key::IDLE).1 };
-    slot.taken(taken.steal, taken.interrupt);
+/// A switch: on which CPU, in which generation, and between which of its moments.
+#[derive(Clone, Copy)]
+struct Here {
+    cpu: Cpu,
+    number: u32,
+    generation: u64,
+    since: u64,
+    now: u64,
 }
 
-/// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched.
-#[inline(always)]
-fn leave(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, since: u64, now: u64) {
-    if cpu.current() == Key::NONE.0 {
-        return;
-    }
-    let slot = current(cpu, generation, prev);
-    slot.ran(now - since);
-    left(ctx, cpu, slot, prev, now);
-}
-
-/// Books how a run ended.
-#[inline(always)]
-fn left(ctx: &BtfTracePointContext, cpu: Cpu, slot: SlotRef, prev: Task, now: u64) {
-    let preempt: u64 = ctx.arg(0);
-    let state = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
-    let preempted = preempt & 1 != 0 || state == 0;
-    slot.left(preempted);
-    if preempted && cpu.untraced() != 0 {
-        cpu.depart(prev.pid(), prev.pcount(), now);
-    }
-}
-
-/// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of tasks
-/// that they protect). The kernel's own stamp of the dispatch divides the time between the two. The wait before it is known where the
-/// task had been preempted on this CPU, and lost where it had slept.
-#[cold]
-#[inline(always)]
-fn untraced(ctx: &BtfTracePointContext, cpu: Cpu, generation: u64, prev: Task, since: u64, now: u64) {
-    cpu.set_untraced(cpu.untraced() + 1);
-    let pid = prev.pid();
-    if pid == 0 {
-        // Nobody stamps the moment when a CPU goes idle: that run is lost, too, rather than the idle time booked to it.
-        cpu.set_lost(cpu.lost() + 1);
-        return;
-    }
-    let arrival = prev.last_arrival();
-    let divided = if arrival < since || arrival > now { now } else { arrival };
-    if cpu.current() != Key::NONE.0 {
-        current(cpu, generation, prev).ran(divided - since);
-    }
-    let (slot, _) = enter(cpu, generation, prev);
-    match cpu.departed(pid, prev.pcount()) {
-        Some(queued) if queued <= arrival => slot.waited(arrival - queued, latency::bucket(arrival - queued)),
-        _ => cpu.set_lost(cpu.lost() + 1),
-    }
-    slot.ran(now - divided);
-    left(ctx, cpu, slot, prev, now);
-}
-
-/// The slot of who was dispatched last.
-#[inline(always)]
-fn current(cpu: Cpu, generation: u64, prev: Task) -> SlotRef {
-    if cpu.current_generation() == generation {
-        return cpu.slot(generation, cpu.current_slot());
-    }
-    // User space has begun a new generation since the dispatch.
-    let key = Key(cpu.current());
-    let (index, slot, fresh) = cpu.find(generation, key);
-    if fresh && index != OTHER_SLOT as u64 {
-        let cgroup = prev.cgroup();
-        if cgroup.key == key {
-            slot.set_parent(cgroup.parent());
+impl Here {
+    /// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched.
+    #[inline(always)]
+    fn leave(self, ctx: &BtfTracePointContext, prev: Task, queue: CfsRq) {
+        if self.cpu.current() != Key::NONE.0 {
+            let slot = self.cpu.victim();
+            slot.ran(self.now - self.since);
+            self.left(ctx, slot, prev, queue);
         }
     }
-    slot
-}
 
-/// A task is dispatched. Returns its slot, and whether the table has just been found full.
-#[inline(always)]
-fn enter(cpu: Cpu, generation: u64, task: Task) -> (SlotRef, bool) {
-    let cgroup = task.cgroup();
-    let (index, slot, fresh) = cpu.find(generation, cgroup.key);
-    let full = fresh && index == OTHER_SLOT as u64;
-    if fresh && !full {
-        slot.set_parent(cgroup.parent());
+    /// Books how a run ended.
+    #[inline(always)]
+    fn left(self, ctx: &BtfTracePointContext, slot: SlotRef, prev: Task, queue: CfsRq) {
+        let preempt: u64 = ctx.arg(0);
+        let state: u32 = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
+        let preempted = preempt & 1 != 0 || state == 0;
+        slot.left(preempted);
+        if preempted {
+            blame::left(self.cpu, self.number, queue, self.now);
+            if self.cpu.untraced() != 0 {
+                self.cpu.depart(prev.pid(), prev.pcount(), self.now);
+            }
+        } else if state & TASK_DEAD != 0 {
+            slot.set_exited(slot.exited() + prev.run_delay());
+        }
     }
-    slot.dispatched();
-    cpu.set_current(cgroup.key.0);
-    cpu.set_current_slot(index);
-    cpu.set_current_generation(generation);
-    (slot, full)
+
+    /// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of
+    /// tasks that they protect). The kernel's own stamp of the dispatch divides the time between the two. The wait before it is known
+    /// where the task had been preempted on this CPU, and lost where it had slept.
+    #[cold]
+    #[inline(always)]
+    fn untraced(self, ctx: &BtfTracePointContext, prev: Task, queue: CfsRq) {
+        let Here { cpu, number, since, now, .. } = self;
+        cpu.set_untraced(cpu.untraced() + 1);
+        let pid = prev.pid();
+        if pid == 0 {
+            // Nobody stamps the moment when a CPU goes idle: that run is lost, too, rather than the idle time booked to it.
+            cpu.set_lost(cpu.lost() + 1);
+            cpu.set_current(Key::NONE.0);
+            return blame::turn(cpu, number, since, Key::UNKNOWN.0);
+        }
+        let arrival = prev.last_arrival();
+        let divided = if arrival < since || arrival > now { now } else { arrival };
+        if cpu.current() != Key::NONE.0 {
+            cpu.victim().ran(divided - since);
+        }
+        cpu.set_since(divided);
+        cpu.set_leaving(self.enter(prev, prev.cgroup().key));
+        match cpu.departed(pid, prev.pcount()) {
+            Some(queued) if queued <= divided => self.waited(prev, queue, queued, divided),
+            _ => cpu.set_lost(cpu.lost() + 1),
+        }
+        blame::turn(cpu, number, divided, cpu.current());
+        let slot = cpu.victim();
+        slot.ran(now - divided);
+        self.left(ctx, slot, prev, queue);
+    }
+
+    /// A wait of the task that was just dispatched ended at `until`, this CPU's last switch.
+    #[inline(always)]
+    fn waited(self, task: Task, queue: CfsRq, queued: u64, until: u64) {
+        let slot = self.cpu.victim();
+        let wait = until.saturating_sub(queued);
+        slot.waited(wait, latency::bucket(wait));
+        let culprit = blame::blame(self.cpu, self.number, queue, queued, until);
+        if wait > slot.longest() {
+            slot.set_longest(wait);
+            slot.set_longest_tid(task.pid());
+            slot.set_longest_comm(task.comm());
+            slot.set_longest_culprit(culprit);
+        }
+    }
+
+    /// A task is dispatched: its slot is that of the victim, should it have waited. Returns what [`Here::describe`] wants.
+    #[inline(always)]
+    fn enter(self, task: Task, cgroup: Key) -> u64 {
+        let Here { cpu, number, generation, .. } = self;
+        let split = cpu.in_focus(cgroup) && cpu.processes() < MAX_PROCESSES;
+        let key = if split { task.process() } else { cgroup };
+        let (index, slot, fresh) = cpu.find(number, generation, key);
+        slot.dispatched();
+        cpu.set_current(key.0);
+        cpu.set_current_slot(index);
+        if !fresh {
+            return 0;
+        }
+        if split {
+            cpu.set_processes(cpu.processes() + 1);
+        }
+        index + 1
+    }
+
+    /// Writes into a slot that was just claimed (its index and one) to whom its counts go when nobody can tell any more: a cgroup's
+    /// parent; a process's cgroup and name.
+    #[cold]
+    #[inline(always)]
+    fn describe(self, ctx: &BtfTracePointContext, claimed: u64, task: Task) {
+        if claimed > OTHER_SLOT as u64 {
+            // Once a CPU and generation at the most.
+            return warn!(ctx, "scheduler table full: a cgroup goes to the row ~other until the next reading");
+        }
+        let slot = self.cpu.slot(self.generation, claimed - 1);
+        let cgroup = task.cgroup();
+        if cgroup.key.0 == slot.key() {
+            slot.set_parent(cgroup.parent());
+        } else if task.process().0 == slot.key() {
+            slot.set_parent(cgroup.key.0);
+            slot.set_comm(task.leader().comm());
+        }
+    }
 }
 
-/// Once a CPU and generation at the most.
-#[cold]
-#[inline(always)]
-fn table_full(ctx: &BtfTracePointContext) {
-    warn!(ctx, "scheduler table full: a cgroup goes to the row ~other until the next reading");
+/// The first switch of a generation. It keeps who ran when the generation began, and since when, so that user space can tell the run
+/// that was open then; and it finds who runs a slot in the new table.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn turn_over(number: u32, generation: u64, now: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    cpu.set_turned_at(now);
+    cpu.set_turned_current(cpu.current());
+    cpu.set_turned_since(cpu.since());
+    cpu.set_turned(generation);
+    cpu.set_processes(0);
+    if cpu.current() != Key::NONE.0 {
+        let (index, _, fresh) = cpu.find(number, generation, Key(cpu.current()));
+        cpu.set_current_slot(index);
+        cpu.set_leaving(if fresh { index + 1 } else { 0 });
+    }
+    0
+}
+
+/// Books what was taken since this CPU's last switch to whom it was taken from: the task that leaves, or nobody.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn book(number: u32, steal: u64, interrupt: u64, since: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    let idle = cpu.current() == Key::NONE.0;
+    let slot = if idle { cpu.find(number, cpu.turned(), Key::IDLE).1 } else { cpu.victim() };
+    slot.taken(steal, interrupt);
+    blame::cut(cpu, number, since, steal, interrupt);
+    0
 }

@@ -49,6 +49,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     println!("ratio: min {:.3}, median {:.3}, max {:.3}", ratios[0], ratios[ROUNDS / 2], ratios[ROUNDS - 1]);
 
     let mut programs = Programs::load(&Roots::default(), cpus)?;
+    if let Some(verified) = programs.verified() {
+        println!("the verifier walked {verified} instructions");
+    }
     let mut reads = Vec::new();
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(20));

@@ -109,7 +109,7 @@ pub struct Dump {
     /// End after so many snapshots; without, when stopped
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Only rows of this kind
+    /// Only rows of this kind; without it those of all kinds but threads
     #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::name)))]
     pub entity: Option<String>,
     /// Only rows of exactly this cgroup: its path from the root of its hierarchy, without its descendants
@@ -265,7 +265,7 @@ mod tests {
         let missing = message("observer config");
         assert!(missing.contains("not provided: <--print-default|--check>; see"), "{missing}");
         let kind = message("observer dump --entity pod");
-        assert!(kind.contains("host, cpu, cgroup, source"), "{kind}");
+        assert!(kind.contains("host, cpu, cgroup, contention, process, thread, source"), "{kind}");
     }
 
     #[test]

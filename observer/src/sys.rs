@@ -1,8 +1,9 @@
 //! The few system calls that no crate offers safely. The only file of this crate with `unsafe` in it.
-#![allow(unsafe_code, reason = "mapped kernel memory and membarrier have no safe wrapper")]
+#![allow(unsafe_code, reason = "mapped kernel memory, membarrier and BPF iterators have no safe wrapper")]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,4 +78,39 @@ pub fn membarrier() -> io::Result<()> {
 /// Stores a word so that programs see it, and everything before it.
 pub fn publish(word: &AtomicU64, value: u64) {
     word.store(value, Ordering::Release);
+}
+
+/// Attaches a loaded iterator program (`bpf(BPF_LINK_CREATE)`). aya can, too, but its link gives a single file and is gone.
+///
+/// # Errors
+///
+/// What `bpf` says.
+pub fn iterator_link(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const BPF_LINK_CREATE: libc::c_int = 28;
+    const BPF_TRACE_ITER: u32 = 28;
+    // The beginning of `union bpf_attr`: program, target, kind, flags, parameters and their length.
+    #[repr(C)]
+    struct Attributes([u32; 4], u64, u64);
+    bpf(BPF_LINK_CREATE, &Attributes([program.as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER, 0], 0, 0))
+}
+
+/// A file that holds, once, what the link's program writes (`bpf(BPF_ITER_CREATE)`).
+///
+/// # Errors
+///
+/// What `bpf` says; EPERM on some kernels for who has dropped CAP_BPF while unprivileged BPF is forbidden.
+pub fn iterator_file(link: BorrowedFd<'_>) -> io::Result<File> {
+    const BPF_ITER_CREATE: libc::c_int = 33;
+    bpf(BPF_ITER_CREATE, &[link.as_raw_fd().cast_unsigned(), 0]).map(File::from)
+}
+
+/// `bpf(2)`, for commands that only read their attributes and return a new descriptor.
+fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads so many bytes of the attributes, which outlive the call and name no other memory.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
+    match i32::try_from(result) {
+        // SAFETY: the two commands above return a descriptor that nobody else has.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

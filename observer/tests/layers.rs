@@ -60,6 +60,9 @@ const UNSAFE: &[&str] = &[
     "observer-ebpf/src/maps.rs",
     // Only `#[unsafe(…)]` on entry points and sections.
     "observer-ebpf/src/main.rs",
+    "observer-ebpf/src/blame.rs",
+    "observer-ebpf/src/sched.rs",
+    "observer-ebpf/src/tasks.rs",
     // A developer's tool, nothing that ships: it asks bpf() once whether live tests can run here, and no crate it has offers that.
     "xtask/src/live.rs",
 ];

@@ -26,17 +26,24 @@ enum Name {
     Frame,
     /// An export of 10,000 points, before compression
     Encode,
+    /// Reading 5,000 threads, the iterator beside /proc; needs root
+    Tasks,
     /// Start to first frame, to first line, to attached programs; as root with eBPF, too
     Start,
 }
 
 impl Name {
+    fn needs_root(self) -> bool {
+        matches!(self, Self::Hook | Self::Tasks)
+    }
+
     /// The bench target's name.
     fn target(self) -> &'static str {
         match self {
             Self::Hook => "hook",
             Self::Frame => "frame",
             Self::Encode => "encode",
+            Self::Tasks => "tasks",
             Self::Start => "start",
         }
     }
@@ -52,17 +59,19 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 
 /// For a run of all: nobody asked for privileges, so that none are asked for.
 fn unless_root_is_missing(workspace: &Workspace, name: Name, args: &[String]) -> Result<Outcome> {
-    if name == Name::Hook && !is_root() {
-        return Ok(Outcome::Skipped("it needs root (`cargo xtask bench hook` asks for it through sudo)".to_owned()));
+    if name.needs_root() && !is_root() {
+        let target = name.target();
+        return Ok(Outcome::Skipped(format!("it needs root (`cargo xtask bench {target}` asks for it through sudo)")));
     }
     bench(workspace, name, args).map(|()| Outcome::Passed)
 }
 
 fn bench(workspace: &Workspace, name: Name, args: &[String]) -> Result<()> {
     let mut call = Cmd::cargo("bench").dir(&workspace.root);
-    if name == Name::Hook && !is_root() {
+    if name.needs_root() && !is_root() {
         if find_program("sudo").is_none() {
-            bail!("the hook bench needs root, and there is no sudo: run `cargo xtask bench hook` as root");
+            let target = name.target();
+            bail!("the {target} bench needs root, and there is no sudo: run `cargo xtask bench {target}` as root");
         }
         call = call.args(["--config", SUDO_RUNNER]);
     }

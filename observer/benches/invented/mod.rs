@@ -30,9 +30,13 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             context_switches: Some(48_211 * second),
             table_full: Some(0),
             untraced: Some(0),
+            sched: None,
         },
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
         cgroups: (0..cgroups).map(|number| cgroup(second, number)).collect(),
+        contentions: Vec::new(),
+        processes: Vec::new(),
+        threads: Vec::new(),
         sources: vec![source("cgroup", State::On), source("memory", off), source("sched", State::On), source("stat", State::On)],
     }
 }
@@ -59,6 +63,7 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
             limit: limited.then_some(1.5),
         },
         sched: Some(Arc::new(sched(second, number, cpu, number * 104_729 % 900))),
+        longest: None,
     }
 }
 
@@ -96,6 +101,7 @@ fn sched(second: u64, number: u64, run: u64, wait: u64) -> Sched {
         preempted: run * second,
         voluntary: 3 * run * second,
         latency,
+        ..Sched::default()
     }
 }
 

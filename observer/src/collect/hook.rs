@@ -1,15 +1,20 @@
 //! The scheduler hook as a source: attached or not and why, its tables turned and added up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use observer_common::sched::Key;
+use observer_common::tasks::Task;
 
 use super::Roots;
 use super::bpf::accounts::Accounts;
+use super::bpf::blame::{self, Blame};
+use super::bpf::focus::{Focus, Seen};
 use super::bpf::loader::Programs;
+use super::bpf::sched::Entry;
+use super::bpf::tasks::Tasks;
 use super::cgroup::Listing;
-use crate::model::{Sched, Source, State};
+use crate::model::{Contention, Longest, Sched, Source, State};
 
 /// The hook, or why there is none.
 #[derive(Debug)]
@@ -22,7 +27,13 @@ pub(super) enum Hook {
 pub(super) struct Attached {
     programs: Programs,
     accounts: Accounts,
+    blame: Blame,
+    focus: Focus,
     trouble: Option<String>,
+    /// When the tables were turned last, and the time before.
+    turned: [Option<Instant>; 2],
+    /// The cgroups that are split by process.
+    focused: Vec<Key>,
 }
 
 impl Hook {
@@ -39,7 +50,16 @@ impl Hook {
         match Programs::load(roots, highest + 1) {
             Ok(programs) => {
                 let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
-                Hook::On(Box::new(Attached { programs, accounts, trouble: None }))
+                let (blame, focus) = (Blame::default(), Focus::default());
+                Hook::On(Box::new(Attached {
+                    programs,
+                    accounts,
+                    blame,
+                    focus,
+                    trouble: None,
+                    turned: [None; 2],
+                    focused: Vec::new(),
+                }))
             }
             Err(error) => {
                 tracing::warn!("the scheduler hook is off: {error}");
@@ -54,29 +74,45 @@ impl Hook {
         }
     }
 
+    /// Splits these cgroups by process, besides those that deserve it by themselves.
+    pub(super) fn focus(&mut self, keys: Vec<Key>) {
+        if let Hook::On(on) = self {
+            on.focus.ask(keys.clone());
+            on.focused = keys;
+            on.programs.sched.focus(&on.focused);
+        }
+    }
+
     /// Ends a generation of the tables.
     pub(super) fn turn(&mut self) {
-        let Hook::On(on) = self else { return };
-        let Attached { programs, accounts, trouble } = on.as_mut();
-        if let Err(error) = programs.sched.turn(&mut |cpu, slot| accounts.add(cpu, slot)) {
-            *trouble = Some(format!("membarrier: {error}"));
+        if let Hook::On(on) = self
+            && let Err(error) = on.turn()
+        {
+            on.trouble = Some(format!("membarrier: {error}"));
+        }
+    }
+
+    /// The task iterator, or why there is none.
+    pub(super) fn tasks(&mut self) -> Result<&mut Tasks, String> {
+        match self {
+            Hook::Off(reason) => Err(reason.clone()),
+            Hook::On(on) => on.programs.tasks.as_mut().map_err(|error| error.to_string()),
+        }
+    }
+
+    /// What the task iterator told when it was last read.
+    pub(super) fn records(&self) -> &[Task] {
+        match self {
+            Hook::On(on) => on.programs.tasks.as_ref().map_or(&[], Tasks::records),
+            Hook::Off(_) => &[],
         }
     }
 
     /// Adds up the ended generation, given the cgroups as they are now.
     pub(super) fn drain(&mut self, listing: &Listing) {
-        let Hook::On(on) = self else { return };
-        let Attached { programs, accounts, .. } = on.as_mut();
-        // A listing that failed says nothing about who died.
-        let listed = !listing.groups.is_empty();
-        if listed {
-            accounts.list(listing.groups.iter().map(|group| (group.key, group.parent)));
+        if let Hook::On(on) = self {
+            on.drain(listing);
         }
-        programs.sched.drain(&mut |cpu, slot| accounts.add(cpu, slot));
-        if listed {
-            accounts.sweep();
-        }
-        programs.flush_log();
     }
 
     /// Its row of health, given the CPUs that are on now.
@@ -95,6 +131,22 @@ impl Hook {
 
     pub(super) fn cgroup(&self, key: Key) -> Option<Arc<Sched>> {
         Some(self.accounts()?.cgroup(key))
+    }
+
+    /// The longest wait that ended in a cgroup or below it in the last interval; `path` names cgroups.
+    pub(super) fn longest(&self, key: Key, path: &impl Fn(Key) -> Option<Arc<str>>) -> Option<Longest> {
+        let Hook::On(on) = self else { return None };
+        let longest = on.accounts.longest(key)?;
+        let culprit = on.blame.party(longest.culprit, path).name;
+        Some(Longest { time: longest.time, tid: longest.tid, comm: blame::comm(longest.comm), culprit })
+    }
+
+    /// Who waited for whom; `path` names cgroups.
+    pub(super) fn contentions(&self, path: &impl Fn(Key) -> Option<Arc<str>>) -> Vec<Contention> {
+        match self {
+            Hook::On(on) => on.blame.rows(path),
+            Hook::Off(_) => Vec::new(),
+        }
     }
 
     pub(super) fn ran(&self, key: Key) -> Option<Arc<Sched>> {
@@ -126,6 +178,47 @@ impl Hook {
 }
 
 impl Attached {
+    fn turn(&mut self) -> std::io::Result<()> {
+        let Attached { programs, accounts, blame, .. } = self;
+        self.turned = [Some(Instant::now()), self.turned[0]];
+        programs.sched.turn(&mut |cpu, entry| book(accounts, blame, cpu, entry))
+    }
+
+    fn drain(&mut self, listing: &Listing) {
+        let Attached { programs, accounts, blame, .. } = self;
+        // A listing that failed says nothing about who died.
+        let listed = !listing.groups.is_empty();
+        if listed {
+            accounts.list(listing.groups.iter().map(|group| (group.key, group.parent)));
+        }
+        accounts.begin_drain();
+        programs.sched.drain(&mut |cpu, entry| book(accounts, blame, cpu, entry));
+        let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
+        accounts.set_open(&runs.collect::<Vec<_>>(), None);
+        if listed {
+            accounts.sweep();
+            blame.settle(|key| accounts.knows(key), None);
+        }
+        programs.flush_log();
+        self.refocus();
+    }
+
+    /// Chooses anew which cgroups are split by process.
+    fn refocus(&mut self) {
+        let [Some(now), Some(before)] = self.turned else { return };
+        let on_itself = self.blame.on_itself();
+        let interval = u64::try_from((now - before).as_nanos()).unwrap_or(u64::MAX);
+        let seen = Seen { on_itself: &on_itself, only_root_ran: self.accounts.only_root_ran(), interval };
+        let chosen = self.focus.choose(&seen);
+        if chosen != self.focused {
+            let left = self.programs.sched.focus(&chosen);
+            if !left.is_empty() {
+                tracing::debug!(?left, "no place in the focus");
+            }
+            self.focused = chosen;
+        }
+    }
+
     fn state(&self, online: &[u32]) -> State {
         let mut reasons: Vec<String> =
             self.programs.lacking.iter().map(|lacking| format!("{}: {}", lacking.missing, lacking.lost)).collect();
@@ -139,5 +232,16 @@ impl Attached {
             reasons.push(format!("table full {overflows} times: more cgroups ran on a CPU in one interval than it can tell apart; use a shorter interval"));
         }
         if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) }
+    }
+}
+
+/// Adds what a table holds to the totals.
+fn book(accounts: &mut Accounts, blame: &mut Blame, cpu: u32, entry: Entry<'_>) {
+    match entry {
+        Entry::Slot(slot) => {
+            blame.slot(slot);
+            accounts.add(cpu, slot);
+        }
+        Entry::Cell(cell) => blame.cell(cell),
     }
 }

@@ -6,15 +6,20 @@ mod hook;
 pub mod proc;
 pub mod roots;
 pub mod support;
+pub mod tasks;
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use observer_common::sched::Key;
+use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
 use self::proc::Proc;
 use self::proc::topology::{self, Machine};
+use self::tasks::TaskSource;
 pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
@@ -30,6 +35,7 @@ pub struct Collector {
     machine: Option<Machine>,
     cgroups: Option<Cgroups>,
     hook: Hook,
+    tasks: TaskSource,
 }
 
 impl Collector {
@@ -37,6 +43,7 @@ impl Collector {
     pub fn new(roots: Roots) -> Collector {
         Collector {
             proc: Proc::new(&roots),
+            tasks: TaskSource::new(&roots),
             roots,
             began: Instant::now(),
             start: SystemTime::now(),
@@ -61,9 +68,19 @@ impl Collector {
         self.hook = Hook::off("the programs are being attached");
     }
 
+    /// Splits these cgroups by process, besides those that deserve it by themselves.
+    pub fn focus(&mut self, keys: Vec<Key>) {
+        self.hook.focus(keys);
+    }
+
     /// Reads the hook's tables as on a kernel without `membarrier`: for tests.
     pub fn without_barrier(&mut self) {
         self.hook.without_barrier();
+    }
+
+    /// Every thread as the task iterator told it in the last [`Collector::collect`], ascending by thread id; empty without the iterator.
+    pub fn tasks(&self) -> &[Task] {
+        self.hook.records()
     }
 
     /// Reads everything once. The moment of the sample is that at which the hook's tables change hands.
@@ -74,6 +91,7 @@ impl Collector {
         let turned = Instant::now();
         self.hook.turn();
         let turning = turned.elapsed();
+        self.tasks.read(self.hook.tasks());
 
         let stat = health.read("stat", || self.proc.stat());
         let mut host = self.host(&mut health);
@@ -92,11 +110,22 @@ impl Collector {
         }
         host.table_full = self.hook.overflows();
         host.untraced = self.hook.untraced();
+        host.sched = self.hook.cgroup(Key::ROOT);
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
         let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
         let cpus = cpus.iter().map(cpu).collect();
-        let cgroups = self.rows(listing);
-        Sample { time, uptime, start: self.start, host, cpus, cgroups, sources: health.sorted() }
+        let paths: HashMap<Key, Arc<str>> = listing
+            .groups
+            .iter()
+            .map(|group| (group.key, Arc::from(group.path.as_str())))
+            .chain([(Key::ROOT, "/".into())])
+            .collect();
+        let path = |key: Key| paths.get(&key).cloned();
+        let contentions = self.hook.contentions(&path);
+        let (processes, threads) = self.tasks.rows(&listing);
+        health.push(self.tasks.source());
+        let cgroups = self.rows(listing, &path);
+        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions, processes, threads, sources: health.sorted() }
     }
 
     fn host(&mut self, health: &mut Health) -> Host {
@@ -141,13 +170,14 @@ impl Collector {
     }
 
     /// One row for each cgroup that is listed, and those that no listing can name.
-    fn rows(&self, listing: Listing) -> Vec<Cgroup> {
+    fn rows(&self, listing: Listing, path: &impl Fn(Key) -> Option<Arc<str>>) -> Vec<Cgroup> {
         let mut rows: Vec<Cgroup> = listing
             .groups
             .into_iter()
             .map(|found| Cgroup {
                 id: found.key,
                 sched: self.hook.cgroup(found.key),
+                longest: self.hook.longest(found.key, path),
                 path: found.path,
                 unit: found.unit,
                 cpu: found.cpu,
@@ -157,7 +187,14 @@ impl Collector {
             if let Some(sched) = self.hook.ran(id)
                 && !rows.iter().any(|row| row.id == id || row.path == name)
             {
-                rows.push(Cgroup { id, path: name.into(), unit: None, cpu: CpuStat::default(), sched: Some(sched) });
+                rows.push(Cgroup {
+                    id,
+                    path: name.into(),
+                    unit: None,
+                    cpu: CpuStat::default(),
+                    sched: Some(sched),
+                    longest: self.hook.longest(id, path),
+                });
             }
         }
         rows.sort_by_key(|row| row.id);

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::Roots;
 use super::bpf::loader::{LoadError, Programs};
 use super::bpf::offsets::{self, Lacking};
 use super::bpf::sched::BYTES_PER_CPU;
 use super::cgroup::Cgroups;
 use super::proc::{Proc, topology};
+use super::{Roots, tasks};
 use crate::sys;
 pub use decide::decide;
 
@@ -44,6 +44,8 @@ pub struct Facts {
     pub bytes_per_cpu: usize,
     /// Whether the programs can be loaded and attached.
     pub attempt: Attempt,
+    /// Where the programs work, whether the task iterator does, too: how many threads it told, or why not.
+    pub tasks: Result<usize, String>,
     /// The roots, for the sentences.
     pub roots: Roots,
 }
@@ -93,6 +95,8 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
     let uid_map = std::fs::read_to_string(roots.proc.join("self/uid_map")).unwrap_or_default();
     let lockdown = std::fs::read_to_string(roots.sys.join("kernel/security/lockdown")).unwrap_or_default();
     let cpus = cpus(&roots.sys);
+    let (attempt, tasks) =
+        if bpf { attempt(roots, &cpus) } else { (Attempt::NotTried("eBPF is switched off (--no-bpf)"), Err("not tried".into())) };
     Facts {
         euid: field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
         capabilities: field(&status, "CapEff:").and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()),
@@ -103,7 +107,8 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
         stolen: stolen(roots),
         cgroups: hierarchies(&roots.cgroup),
         types: types(&roots.sys.join("kernel/btf/vmlinux")),
-        attempt: if bpf { attempt(roots, &cpus) } else { Attempt::NotTried("eBPF is switched off (--no-bpf)") },
+        attempt,
+        tasks,
         cpus,
         bytes_per_cpu: BYTES_PER_CPU,
         roots: roots.clone(),
@@ -142,17 +147,25 @@ fn cpus(sys: &Path) -> Result<u32, String> {
     highest.map(|highest| highest + 1).ok_or_else(|| format!("{} tells none", sys.join("devices/system/cpu/online").display()))
 }
 
-fn attempt(roots: &Roots, cpus: &Result<u32, String>) -> Attempt {
+/// Loads and attaches everything, and reads the task iterator, which may fail alone.
+fn attempt(roots: &Roots, cpus: &Result<u32, String>) -> (Attempt, Result<usize, String>) {
+    let failed = |attempt| (attempt, Err("not tried".into()));
     let cpus = match cpus {
         Ok(cpus) => *cpus,
-        Err(why) => return Attempt::Failed(format!("cannot tell the CPUs: {why}")),
+        Err(why) => return failed(Attempt::Failed(format!("cannot tell the CPUs: {why}"))),
     };
     let began = Instant::now();
     match Programs::load(roots, cpus) {
-        Ok(_) => Attempt::Worked(began.elapsed().as_millis()),
-        Err(error @ LoadError::NotPermitted(_)) => Attempt::NotPermitted(error.to_string()),
-        Err(error) => Attempt::Failed(error.to_string()),
+        Ok(programs) => (Attempt::Worked(began.elapsed().as_millis()), threads(roots, programs)),
+        Err(error @ LoadError::NotPermitted(_)) => failed(Attempt::NotPermitted(error.to_string())),
+        Err(error) => failed(Attempt::Failed(error.to_string())),
     }
+}
+
+fn threads(roots: &Roots, programs: Programs) -> Result<usize, String> {
+    let mut tasks = programs.tasks.map_err(|error| error.to_string())?;
+    tasks::in_initial_namespace(roots)?;
+    tasks.read().map(<[_]>::len).map_err(|error| error.to_string())
 }
 
 /// The first namespace maps every user to itself.

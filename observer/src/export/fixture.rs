@@ -9,7 +9,9 @@ use observer_common::sched::Key;
 use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
-use crate::model::{Cgroup, Cpu, Histogram, Host, Kind, Sample, Sched, Snapshot, Source, State};
+use crate::model::{
+    Cgroup, Counts, Cpu, Histogram, Host, Identity, Kind, Process, Sample, Sched, Snapshot, Source, State, Status, Thread,
+};
 
 /// Two samples, two seconds apart.
 pub(super) fn snapshot() -> Snapshot {
@@ -43,10 +45,50 @@ fn sample(second: u64) -> Sample {
                 second,
             ),
         ],
+        contentions: Vec::new(),
+        processes: vec![process(second)],
+        threads: vec![thread(second)],
         sources: vec![
             Source { name: "sched", state: State::Off("not asked for (--no-bpf)".into()), duration: None, dropped: 0 },
             Source { name: "stat", state: State::On, duration: Some(Duration::from_micros(400)), dropped: 3 },
         ],
+    }
+}
+
+fn counts(second: u64) -> Counts {
+    Counts { run: Some(500_000_000 * second), wait: Some(1_000_000 * second), migrations: Some(7), ..Counts::default() }
+}
+
+fn identity() -> Arc<Identity> {
+    Arc::new(Identity { command: Some("/bin/worker --fast".into()), user: Some("www".into()) })
+}
+
+fn process(second: u64) -> Process {
+    Process {
+        pid: 41,
+        start: 1,
+        ppid: 1,
+        comm: r"wor\x1bker".into(),
+        identity: identity(),
+        cgroup: Some("/a.slice".into()),
+        status: Some(Status::Running),
+        threads: 1,
+        counts: counts(second),
+        pending: Some(0),
+    }
+}
+
+fn thread(second: u64) -> Thread {
+    Thread {
+        tid: 41,
+        pid: 41,
+        start: 1,
+        comm: r"wor\x1bker".into(),
+        identity: identity(),
+        cgroup: Some("/a.slice".into()),
+        status: Some(Status::Runnable),
+        counts: counts(second),
+        pending: Some(2_000_000),
     }
 }
 
@@ -64,17 +106,28 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
         preempted: 4,
         voluntary: 6 * second,
         latency,
+        ..Sched::default()
     };
-    Cgroup { id, path: path.into(), unit: (path != "/").then(|| "a.slice".into()), cpu, sched: Some(Arc::new(sched)) }
+    Cgroup {
+        id,
+        path: path.into(),
+        unit: (path != "/").then(|| "a.slice".into()),
+        cpu,
+        sched: Some(Arc::new(sched)),
+        longest: None,
+    }
 }
 
 /// What each way to narrow the snapshot leaves of its rows.
 #[track_caller]
 pub(super) fn narrowed(rows: impl Fn(Narrow) -> Vec<String>) {
     let count = |entity, cgroup: Option<&str>| rows(Narrow { entity, cgroup: cgroup.map(str::to_owned) }).len();
-    assert_eq!(count(None, None), 6);
+    assert_eq!(count(None, None), 7, "threads only for who asks for them");
     assert_eq!(count(Some(Kind::Cgroup), None), 2);
-    assert_eq!(count(None, Some("/a.slice")), 1);
+    assert_eq!(count(Some(Kind::Process), None), 1);
+    assert_eq!(count(Some(Kind::Thread), None), 1);
+    assert_eq!(count(None, Some("/a.slice")), 2, "the cgroup and its process");
+    assert_eq!(count(Some(Kind::Thread), Some("/a.slice")), 1);
     assert_eq!(count(Some(Kind::Cgroup), Some("/")), 1);
     assert_eq!(count(Some(Kind::Cpu), Some("/")), 0);
     assert_eq!(count(None, Some("/a")), 0);

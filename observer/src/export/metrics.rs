@@ -6,6 +6,10 @@ use super::grid::{Align, Grid};
 use crate::model::catalogue::{self, Entry};
 use crate::model::{Attributes, Kind};
 
+/// What docs/METRICS.md says of the kinds that stay here.
+const NOT_EXPORTED: &str = "On screens and in `observer dump` only (`--entity thread` for threads); not exported by OTLP, where each process and thread would\n\
+     be a series that soon ends. Their cgroups carry the same time.\n\n";
+
 /// For a terminal.
 pub fn table() -> String {
     let columns = ["ENTITY", "NAME", "KIND", "UNIT", "ATTRIBUTES", "MEANING"];
@@ -53,8 +57,9 @@ pub fn markdown() -> String {
     );
     let entries = catalogue::all();
     for kind in Kind::ALL {
+        let note = if kind.is_exported() { "" } else { NOT_EXPORTED };
         text.push_str(&format!(
-            "\n## {}\n\n| name | kind | unit | attributes | meaning |\n| --- | --- | --- | --- | --- |\n",
+            "\n## {}\n\n{note}| name | kind | unit | attributes | meaning |\n| --- | --- | --- | --- | --- |\n",
             kind.name()
         ));
         for Entry { info, attributes, .. } in entries.iter().filter(|entry| entry.kind == kind) {

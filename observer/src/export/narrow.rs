@@ -2,7 +2,7 @@
 
 use crate::model::{AnyRow, Kind, Label};
 
-/// Which rows are wanted; all of them by default. Host labels, events and health are always written.
+/// Which rows are wanted; by default those of every kind that is [usual](Kind::is_usual), that is, not of threads. Host labels, events and health are always written.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Narrow {
     /// Only rows of this kind.
@@ -14,7 +14,7 @@ pub struct Narrow {
 impl Narrow {
     /// Whether the row is wanted.
     pub fn keeps(&self, row: &dyn AnyRow) -> bool {
-        self.entity.is_none_or(|kind| kind == row.kind())
+        self.entity.map_or(row.kind().is_usual(), |kind| kind == row.kind())
             && self.cgroup.as_deref().is_none_or(|path| {
                 row.labels().iter().any(|(name, value)| *name == "cgroup" && matches!(value, Label::Text(text) if text == path))
             })

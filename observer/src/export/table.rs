@@ -58,8 +58,10 @@ fn each_kept(snapshot: &Snapshot, narrow: &Narrow, kind: Kind, visit: &mut dyn F
 
 fn cells(row: &dyn AnyRow, labels: &[&'static str], columns: &[Column]) -> Vec<String> {
     let known = row.labels();
-    let label =
-        |name: &&str| known.iter().find(|(known, _)| known == name).map_or(UNKNOWN.into(), |(_, value)| value.to_string());
+    let label = |name: &&str| match known.iter().find(|(known, _)| known == name) {
+        Some((known, value)) => clipped(known, value.to_string()),
+        None => UNKNOWN.into(),
+    };
     let mut cells: Vec<String> = labels.iter().map(label).collect();
     cells.resize(labels.len() + columns.len(), UNKNOWN.into());
     row.each_point(&mut |point| {
@@ -71,6 +73,15 @@ fn cells(row: &dyn AnyRow, labels: &[&'static str], columns: &[Column]) -> Vec<S
         }
     });
     cells
+}
+
+/// Command lines have no end; JSON has them whole. All other labels are wanted whole, to be copied.
+fn clipped(name: &str, value: String) -> String {
+    const COLUMNS: usize = 60;
+    match value.char_indices().nth(COLUMNS) {
+        Some((end, _)) if name == "command" => format!("{}…", &value[..end]),
+        _ => value,
+    }
 }
 
 /// A point of a metric, or a quantile of one.

@@ -1,6 +1,6 @@
 //! The list of all metrics: what `observer metrics`, docs/METRICS.md and the rules below loop over.
 
-use super::{Attributes, Cgroup, Cpu, Entity, Host, Info, Kind, Source};
+use super::{Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, Process, Source, Thread};
 
 /// A metric of one kind of entity.
 #[derive(Clone, Debug)]
@@ -19,6 +19,9 @@ pub fn all() -> Vec<Entry> {
     entries.extend(of::<Host>());
     entries.extend(of::<Cpu>());
     entries.extend(of::<Cgroup>());
+    entries.extend(of::<Contention>());
+    entries.extend(of::<Process>());
+    entries.extend(of::<Thread>());
     entries.extend(of::<Source>());
     entries
 }
@@ -36,7 +39,14 @@ mod tests {
     use super::*;
 
     /// Names that OpenTelemetry's semantic conventions define and observer uses verbatim.
-    const CONVENTIONS: &[&str] = &["system.cpu.time", "system.memory.usage", "system.memory.linux.available", "system.uptime"];
+    const CONVENTIONS: &[&str] = &[
+        "process.cpu.time",
+        "process.thread.count",
+        "system.cpu.time",
+        "system.memory.usage",
+        "system.memory.linux.available",
+        "system.uptime",
+    ];
 
     #[test]
     fn every_kind_is_listed_in_order() {

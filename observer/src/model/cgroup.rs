@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
 
-use super::sched::sched_metrics;
-use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Share, Unit};
+use super::sched::{ledger_metric, sched_metrics};
+use super::{Ended, Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Share, Unit};
 
 /// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
 /// the kernel has it. Times in nanoseconds; `None` is unknown.
@@ -21,6 +21,21 @@ pub struct Cgroup {
     pub cpu: CpuStat,
     /// What the scheduler hook counted.
     pub sched: Option<Arc<Sched>>,
+    /// The longest of the waits that ended in the last interval.
+    pub longest: Option<Longest>,
+}
+
+/// A wait that was the longest of its cgroup and interval.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Longest {
+    /// Nanoseconds.
+    pub time: u64,
+    /// Thread id of who waited.
+    pub tid: u32,
+    /// Its name, escaped.
+    pub comm: Arc<str>,
+    /// Who held the CPU for the longest stretch of it: a name as in the labels of `contention`.
+    pub culprit: Arc<str>,
 }
 
 /// Where a cgroup is.
@@ -93,6 +108,34 @@ impl Cgroup {
 }
 
 sched_metrics!(Cgroup);
+ledger_metric!(Cgroup);
+
+/// Longest wait.
+pub static LONGEST: Metric<Cgroup> = Metric::new(
+    "observer.cpu.run_queue.wait.longest",
+    "LONGEST",
+    Unit::Seconds,
+    "The longest of the waits that ended in the last interval.",
+    Read::Gauge(&[Part { attributes: &[], read: |c| Some(Unit::Seconds.scale(c.longest.as_ref()?.time)) }]),
+);
+
+/// Who waited longest.
+pub static LONGEST_TASK: Metric<Cgroup> = Metric::new(
+    "observer.cpu.run_queue.wait.longest.task",
+    "LONGEST OF",
+    Unit::Count("task"),
+    "Who waited longest in the last interval: thread id and name.",
+    Read::Text(|c| c.longest.as_ref().map(|longest| format!("{} {}", longest.tid, longest.comm))),
+);
+
+/// For whom.
+pub static LONGEST_CULPRIT: Metric<Cgroup> = Metric::new(
+    "observer.cpu.run_queue.wait.longest.culprit",
+    "BEHIND",
+    Unit::Count("culprit"),
+    "Who held the CPU for the longest stretch of the longest wait.",
+    Read::Text(|c| c.longest.as_ref().map(|longest| longest.culprit.to_string())),
+);
 
 /// Hypervisor steal while it ran.
 pub static STEAL: Metric<Cgroup> = Metric::new(
@@ -178,6 +221,8 @@ pub static LIMIT: Metric<Cgroup> = Metric::new(
 static ALL: &[&Metric<Cgroup>] = &[
     &CPU_TIME,
     &WAIT_TIME,
+    &WAIT_PENDING,
+    &LEDGER,
     &LATENCY,
     &RUN_TIME,
     &THROTTLED_TIME,
@@ -188,6 +233,9 @@ static ALL: &[&Metric<Cgroup>] = &[
     &LIMIT,
     &RUNS,
     &SWITCHES,
+    &LONGEST,
+    &LONGEST_TASK,
+    &LONGEST_CULPRIT,
 ];
 
 impl Entity for Cgroup {
@@ -224,7 +272,7 @@ mod tests {
     use super::*;
 
     fn cgroup(path: &str, id: Key) -> Cgroup {
-        Cgroup { id, path: path.into(), unit: None, cpu: CpuStat::default(), sched: None }
+        Cgroup { id, path: path.into(), unit: None, cpu: CpuStat::default(), sched: None, longest: None }
     }
 
     #[test]

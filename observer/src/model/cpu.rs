@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sched::sched_metrics;
-use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Unit};
+use super::{Ended, Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Unit};
 
 /// One logical CPU. Times in nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -68,7 +68,7 @@ pub static TIME: Metric<Cpu> = Metric::new(
 sched_metrics!(Cpu);
 
 /// In order of importance.
-static ALL: &[&Metric<Cpu>] = &[&TIME, &RUN_TIME, &WAIT_TIME, &LATENCY, &RUNS, &SWITCHES];
+static ALL: &[&Metric<Cpu>] = &[&TIME, &RUN_TIME, &WAIT_TIME, &WAIT_PENDING, &LATENCY, &RUNS, &SWITCHES];
 
 impl Entity for Cpu {
     const KIND: Kind = Kind::Cpu;

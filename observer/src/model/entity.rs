@@ -13,13 +13,19 @@ pub enum Kind {
     Cpu,
     /// A control group with its descendants.
     Cgroup,
+    /// A victim and a culprit.
+    Contention,
+    /// A process with all its threads.
+    Process,
+    /// A thread.
+    Thread,
     /// A source of observer's own knowledge: its health.
     Source,
 }
 
 impl Kind {
     /// All kinds, in the order of output.
-    pub const ALL: [Kind; 4] = [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Source];
+    pub const ALL: [Kind; 7] = [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Contention, Kind::Process, Kind::Thread, Kind::Source];
 
     /// The name used on the command line and in every output.
     pub fn name(self) -> &'static str {
@@ -27,8 +33,22 @@ impl Kind {
             Kind::Host => "host",
             Kind::Cpu => "cpu",
             Kind::Cgroup => "cgroup",
+            Kind::Contention => "contention",
+            Kind::Process => "process",
+            Kind::Thread => "thread",
             Kind::Source => "source",
         }
+    }
+
+    /// Whether its rows are part of what nobody narrowed. Threads are too many: they are there for who asks for them.
+    pub fn is_usual(self) -> bool {
+        self != Kind::Thread
+    }
+
+    /// Whether its rows leave as time series. Processes and threads come and go by the thousand, and each would be a series that ends soon
+    /// and is kept for years; their cgroups carry the same time.
+    pub fn is_exported(self) -> bool {
+        !matches!(self, Kind::Process | Kind::Thread)
     }
 }
 

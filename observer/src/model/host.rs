@@ -1,6 +1,9 @@
 //! The machine.
 
-use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Unit};
+use std::sync::Arc;
+
+use super::sched::ledger_metric;
+use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Unit};
 
 /// What `/proc` says of the machine as a whole. Bytes and nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -17,6 +20,8 @@ pub struct Host {
     pub tasks: Option<Tasks>,
     /// Context switches since boot (`/proc/stat` ctxt).
     pub context_switches: Option<u64>,
+    /// What the scheduler hook counted on the whole machine.
+    pub sched: Option<Arc<Sched>>,
     /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
     pub table_full: Option<u64>,
     /// Switches that the kernel did not report to the scheduler hook, and that took a wait or a run with them.
@@ -133,8 +138,10 @@ pub static DROPPED: Metric<Host> = Metric::new(
     ]),
 );
 
+ledger_metric!(Host);
+
 /// In order of importance.
-static ALL: &[&Metric<Host>] = &[&LOAD, &MEMORY_USAGE, &MEMORY_AVAILABLE, &UPTIME, &TASKS, &CONTEXT_SWITCHES, &DROPPED];
+static ALL: &[&Metric<Host>] = &[&LEDGER, &LOAD, &MEMORY_USAGE, &MEMORY_AVAILABLE, &UPTIME, &TASKS, &CONTEXT_SWITCHES, &DROPPED];
 
 impl Entity for Host {
     const KIND: Kind = Kind::Host;

@@ -98,10 +98,20 @@ pub struct Share {
     pub whole: u64,
 }
 
+/// A counter of what has ended, and what is going on now and will be counted when it ends.
+pub struct Ended<E> {
+    /// Cumulative.
+    pub ended: fn(&E) -> Option<u64>,
+    /// Going on at the moment of the sample, in the same unit; the sum of both never goes backwards.
+    pub open: fn(&E) -> Option<u64>,
+}
+
 /// How a metric is read. The points of one metric partition it: their sum is the total.
 pub enum Read<E: 'static> {
     /// Cumulative; nanoseconds when the unit is seconds.
     Counter(&'static [Part<E, u64>]),
+    /// Cumulative as well, of what has ended; the rate counts what is still going on, too.
+    Ended(Ended<E>),
     /// A value now, in the metric's unit.
     Gauge(&'static [Part<E, f64>]),
     /// A ratio over the interval between two samples; unknown when the whole did not grow.
@@ -124,7 +134,7 @@ impl<E> Metric<E> {
     /// States a metric; its shape follows from how it is read.
     pub const fn new(name: &'static str, title: &'static str, unit: Unit, help: &'static str, read: Read<E>) -> Metric<E> {
         let shape = match read {
-            Read::Counter(_) => Shape::Counter,
+            Read::Counter(_) | Read::Ended(_) => Shape::Counter,
             Read::Gauge(_) | Read::Ratio(_) => Shape::Gauge,
             Read::Histogram(_) => Shape::Histogram,
             Read::Text(_) => Shape::Text,
@@ -138,7 +148,7 @@ impl<E> Metric<E> {
             Read::Counter(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Gauge(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Ratio(parts) => parts.iter().map(|part| part.attributes).collect(),
-            Read::Histogram(_) | Read::Text(_) => vec![&[]],
+            Read::Ended(_) | Read::Histogram(_) | Read::Text(_) => vec![&[]],
         }
     }
 
@@ -151,6 +161,13 @@ impl<E> Metric<E> {
                     let Some(total) = (part.read)(is) else { continue };
                     let before = was.and_then(part.read);
                     emit(part.attributes, Value::Counter { total, rate: rate(self.info.unit, total, before, interval) });
+                }
+            }
+            Read::Ended(Ended { ended, open }) => {
+                if let Some(total) = ended(is) {
+                    let both = |entity| Some(ended(entity)? + open(entity).unwrap_or(0));
+                    let rate = both(is).and_then(|now| rate(self.info.unit, now, was.and_then(both), interval));
+                    emit(&[], Value::Counter { total, rate });
                 }
             }
             Read::Gauge(parts) => {
@@ -237,6 +254,28 @@ mod tests {
         assert_eq!(rate(Unit::Count("run"), 5, None, Some(1.0)), None);
         assert_eq!(rate(Unit::Count("run"), 5, Some(1), None), None);
         assert_eq!(rate(Unit::Count("run"), 5, Some(1), Some(0.0)), None);
+    }
+
+    #[test]
+    fn what_is_going_on_counts_in_the_rate_alone() {
+        static RUN: Metric<(u64, u64)> = Metric::new(
+            "observer.test.run",
+            "run",
+            Unit::Count("run"),
+            "A test.",
+            Read::Ended(Ended { ended: |run| Some(run.0), open: |run| Some(run.1) }),
+        );
+        let value = |was: (u64, u64), is: (u64, u64)| {
+            let mut found = None;
+            RUN.points(&is, Some(&was), Some(2.0), &mut |point| {
+                if let Value::Counter { total, rate } = point.value {
+                    found = Some((total, rate));
+                }
+            });
+            found.unwrap()
+        };
+        assert_eq!(value((10, 0), (10, 4)), (10, Some(2.0)), "it goes on");
+        assert_eq!(value((10, 4), (16, 0)), (16, Some(1.0)), "it ended, and is not counted twice");
     }
 
     #[test]

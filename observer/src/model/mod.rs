@@ -1,29 +1,37 @@
 //! What observer knows, and how it is read: pure data, no files, no clock, no terminal.
 //!
 //! A [`Sample`] holds what the kernel said, cumulative and in base units. A [`Snapshot`] is two of them and never changes; rates,
-//! ratios and quantiles are derived on reading. Each entity (host, cpu, cgroup, source) has one file: its struct, then its metrics,
+//! ratios and quantiles are derived on reading. Each entity (host, cpu, cgroup, process, …) has one file: its struct, then its metrics,
 //! then their tests. The [`catalogue`] is the list of all of them; every screen and every export is a loop over it.
 
 pub mod catalogue;
 pub mod cgroup;
+pub mod contention;
 pub mod cpu;
 pub mod entity;
 pub mod feature;
 pub mod histogram;
 pub mod host;
 pub mod metric;
+pub mod process;
 pub mod sample;
 pub mod sched;
 pub mod source;
+pub mod task;
 pub mod text;
+pub mod thread;
 
-pub use cgroup::{Cgroup, Hierarchy};
+pub use cgroup::{Cgroup, Hierarchy, Longest};
+pub use contention::{Contention, Party};
 pub use cpu::Cpu;
 pub use entity::{Entity, Kind, Label, Labels};
 pub use feature::{Availability, Feature};
 pub use histogram::Histogram;
 pub use host::Host;
-pub use metric::{Attributes, Info, Metric, Part, Point, Read, Share, Unit, Value};
+pub use metric::{Attributes, Ended, Info, Metric, Part, Point, Read, Share, Unit, Value};
+pub use process::Process;
 pub use sample::{AnyRow, Row, Sample, Snapshot};
-pub use sched::Sched;
+pub use sched::{Ledger, Open, Sched};
 pub use source::{Source, State};
+pub use task::{Counts, Identity, Status};
+pub use thread::Thread;

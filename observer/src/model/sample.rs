@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Attributes, Cgroup, Cpu, Entity, Host, Kind, Labels, Metric, Point, Source, Value};
+use super::{Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, Thread, Value};
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
 #[derive(Clone, Debug)]
@@ -20,6 +20,12 @@ pub struct Sample {
     pub cpus: Vec<Cpu>,
     /// Control groups.
     pub cgroups: Vec<Cgroup>,
+    /// Who waited for whom.
+    pub contentions: Vec<Contention>,
+    /// Processes.
+    pub processes: Vec<Process>,
+    /// Threads.
+    pub threads: Vec<Thread>,
     /// Health.
     pub sources: Vec<Source>,
 }
@@ -56,6 +62,9 @@ impl Snapshot {
         self.rows::<Host>().for_each(|row| visit(&row));
         self.rows::<Cpu>().for_each(|row| visit(&row));
         self.rows::<Cgroup>().for_each(|row| visit(&row));
+        self.rows::<Contention>().for_each(|row| visit(&row));
+        self.rows::<Process>().for_each(|row| visit(&row));
+        self.rows::<Thread>().for_each(|row| visit(&row));
         self.rows::<Source>().for_each(|row| visit(&row));
     }
 }

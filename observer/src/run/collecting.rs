@@ -200,6 +200,9 @@ mod tests {
                 host: Host { context_switches: Some(self.0), ..Host::default() },
                 cpus: Vec::new(),
                 cgroups: Vec::new(),
+                contentions: Vec::new(),
+                processes: Vec::new(),
+                threads: Vec::new(),
                 sources: Vec::new(),
             }
         }

@@ -102,6 +102,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             limit: did.throttled.map(|_| 2.0),
         },
         sched: sched.then(|| Arc::new(waited(second, did.cpu, did.wait))),
+        longest: None,
     };
     Sample {
         time: start + Duration::from_secs(second),
@@ -110,6 +111,9 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         host: host(second, if sched { 0 } else { 12 }),
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
+        contentions: Vec::new(),
+        processes: Vec::new(),
+        threads: Vec::new(),
         sources: sources(sched),
     }
 }
@@ -124,6 +128,7 @@ fn host(second: u64, dropped: u64) -> Host {
         context_switches: Some(1_000_000 + 48_211 * second),
         table_full: Some(0),
         untraced: Some(dropped),
+        sched: None,
     }
 }
 
@@ -162,6 +167,7 @@ fn waited(second: u64, run: u64, wait: u64) -> Sched {
         preempted: run * second,
         voluntary: 3 * run * second,
         latency,
+        ..Sched::default()
     }
 }
 

@@ -3,6 +3,7 @@
 //! The harness is libtest-mimic because this binary plays the loads as well: a role as its first argument makes it a launcher or a
 //! worker ([`roles`]), so that every task of a test is known and may be asked for the kernel's own numbers.
 
+mod blame;
 mod cgroups;
 mod cli;
 mod health;
@@ -10,6 +11,7 @@ mod launcher;
 mod program;
 mod roles;
 mod sched;
+mod tasks;
 
 use std::process::ExitCode;
 
@@ -20,8 +22,10 @@ fn main() -> ExitCode {
     if let Some(role) = arguments.next().and_then(|argument| argument.strip_prefix("role:").map(str::to_owned)) {
         return roles::play(&role, &arguments.collect::<Vec<_>>());
     }
-    let trials =
-        [sched::trials(), cli::trials()].into_iter().flatten().map(|(name, test)| Trial::test(name, move || thrice(test)));
+    let trials = [sched::trials(), blame::trials(), tasks::trials(), cli::trials()]
+        .into_iter()
+        .flatten()
+        .map(|(name, test)| Trial::test(name, move || thrice(test)));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 

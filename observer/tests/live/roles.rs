@@ -1,10 +1,11 @@
 //! What this binary plays when it is not the test: launchers, which sit in a cgroup and start workers there, and workers.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -13,9 +14,16 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
     let done = match (role, arguments) {
         ("launch", [directory, cpu]) => launch(Path::new(directory), cpu),
         ("spin", [ms]) => spin(ms),
+        ("between", [from, to]) => between(from, to),
         ("mix", [ms]) => mix(ms),
+        ("pingpong", [directory, ms]) => pingpong(directory, ms),
+        ("echo", [directory]) => echo(directory),
+        ("short", [count]) => short(count),
         ("visit", [directory, ms]) => visit(directory, ms),
+        ("visit-spin", [directory, ms]) => visit_spin(directory, ms),
         ("hostile", [ms]) => hostile(ms),
+        ("rest", [ms]) => rest(ms),
+        ("threads", [count, ms]) => threads(count, ms),
         _ => Err(format!("no role {role} with {arguments:?}")),
     };
     match done {
@@ -79,6 +87,64 @@ fn spin(ms: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Uses the CPU all the time from one moment to another, in milliseconds since 1970: what starts at different moments competes for the
+/// very same time.
+fn between(from: &str, to: &str) -> Result<(), String> {
+    let moment = |ms: &str| milliseconds(ms).map(|since| SystemTime::UNIX_EPOCH + since);
+    let (from, to) = (moment(from)?, moment(to)?);
+    if let Ok(left) = from.duration_since(SystemTime::now()) {
+        std::thread::sleep(left);
+    }
+    while SystemTime::now() < to {
+        std::hint::spin_loop();
+    }
+    Ok(())
+}
+
+/// Hands a byte to and fro with a process in another cgroup: both switch every few microseconds.
+fn pingpong(directory: &str, ms: &str) -> Result<(), String> {
+    let end = Instant::now() + milliseconds(ms)?;
+    let say = |error: std::io::Error| error.to_string();
+    let exe = std::env::current_exe().map_err(say)?;
+    let echo = Command::new(exe).args(["role:echo", directory]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut echo = echo.map_err(say)?;
+    let (Some(mut to), Some(mut from)) = (echo.stdin.take(), echo.stdout.take()) else { return Err("no pipes".into()) };
+    let mut byte = [0];
+    while Instant::now() < end {
+        to.write_all(&byte).and_then(|()| from.read_exact(&mut byte)).map_err(say)?;
+    }
+    drop(to);
+    echo.wait().map_err(say).map(|_| ())
+}
+
+fn echo(directory: &str) -> Result<(), String> {
+    let say = |error: std::io::Error| error.to_string();
+    fs::write(Path::new(directory).join("cgroup.procs"), "0").map_err(say)?;
+    let (mut from, mut to) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let mut byte = [0];
+    while from.read_exact(&mut byte).is_ok() {
+        to.write_all(&byte).and_then(|()| to.flush()).map_err(say)?;
+    }
+    Ok(())
+}
+
+/// Starts so many processes that end at once, sixteen at a time.
+fn short(count: &str) -> Result<(), String> {
+    let count: usize = count.parse().map_err(|_| format!("{count} is no number"))?;
+    let mut running = VecDeque::new();
+    for _ in 0..count {
+        if running.len() == 16 {
+            wait(running.pop_front())?;
+        }
+        running.push_back(Command::new("/bin/true").stdin(Stdio::null()).spawn().map_err(|error| error.to_string())?);
+    }
+    running.into_iter().try_for_each(|child| wait(Some(child)))
+}
+
+fn wait(child: Option<Child>) -> Result<(), String> {
+    child.map_or(Ok(()), |mut child| child.wait().map(|_| ()).map_err(|error| error.to_string()))
+}
+
 /// Uses the CPU and sleeps in turn, a few hundred microseconds each.
 fn mix(ms: &str) -> Result<(), String> {
     let end = Instant::now() + milliseconds(ms)?;
@@ -98,8 +164,34 @@ fn visit(directory: &str, ms: &str) -> Result<(), String> {
     mix(ms)
 }
 
+/// Moves to another cgroup and uses the CPU there all the time.
+fn visit_spin(directory: &str, ms: &str) -> Result<(), String> {
+    fs::write(Path::new(directory).join("cgroup.procs"), "0").map_err(|error| error.to_string())?;
+    spin(ms)
+}
+
 /// Works under a name that would clear a terminal, and is no UTF-8.
 fn hostile(ms: &str) -> Result<(), String> {
     fs::write("/proc/self/comm", b"x\x1b[2J\x07\xff\ny").map_err(|error| error.to_string())?;
     mix(ms)
+}
+
+/// Uses the CPU and sleeps in turn, then rests until it is ended.
+fn rest(ms: &str) -> Result<(), String> {
+    mix(ms)?;
+    std::thread::sleep(Duration::from_secs(600));
+    Ok(())
+}
+
+/// Starts threads that each use the CPU for so long and end, one after the other so that none outlives the next for long, then rests.
+/// A line of output would be lost here, so that its name says when it is done.
+fn threads(count: &str, ms: &str) -> Result<(), String> {
+    let count: usize = count.parse().map_err(|_| format!("{count} is no number"))?;
+    for _ in 0..count {
+        let ms = ms.to_owned();
+        std::thread::spawn(move || spin(&ms)).join().map_err(|_| "a thread panicked")??;
+    }
+    fs::write("/proc/self/comm", "done").map_err(|error| error.to_string())?;
+    std::thread::sleep(Duration::from_secs(600));
+    Ok(())
 }

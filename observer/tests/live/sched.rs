@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Test> {
     ]
 }
 
-fn collector() -> Result<Collector, String> {
+pub(crate) fn collector() -> Result<Collector, String> {
     let mut collector = Collector::new(Roots::default());
     collector.attach();
     let sample = collector.collect();
@@ -38,11 +38,11 @@ fn collector() -> Result<Collector, String> {
     if sched.state == health::attached()? { Ok(collector) } else { Err(format!("the hook is not on: {:?}", sched.state)) }
 }
 
-fn row<'a>(sample: &'a Sample, path: &str) -> Result<&'a Cgroup, String> {
+pub(crate) fn row<'a>(sample: &'a Sample, path: &str) -> Result<&'a Cgroup, String> {
     sample.cgroups.iter().find(|row| row.path == path).ok_or(format!("no row {path}"))
 }
 
-fn sched(sample: &Sample, path: &str) -> Result<Arc<Sched>, String> {
+pub(crate) fn sched(sample: &Sample, path: &str) -> Result<Arc<Sched>, String> {
     row(sample, path)?.sched.clone().ok_or(format!("no counts for {path}"))
 }
 
@@ -139,7 +139,7 @@ impl Window {
     }
 }
 
-fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
+pub(crate) fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
     Ok(Sched {
         run: is.run - was.run,
         steal: is.steal.zip(was.steal).map(|(is, was)| is - was),
@@ -148,6 +148,7 @@ fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
         preempted: is.preempted - was.preempted,
         voluntary: is.voluntary - was.voluntary,
         latency: is.latency.since(&was.latency).ok_or("a histogram that went backwards")?,
+        ..Sched::default()
     })
 }
 
@@ -156,7 +157,7 @@ fn as_pcount(counted: &Sched) -> Result<u64, String> {
     Ok(if health::pcount_is_of_waits()? { counted.latency.count() } else { counted.runs })
 }
 
-fn untraced(sample: &Sample) -> u64 {
+pub(crate) fn untraced(sample: &Sample) -> u64 {
     sample.host.untraced.unwrap_or(0)
 }
 
@@ -165,7 +166,7 @@ fn stolen(sample: &Sample) -> u64 {
     sample.cpus.iter().map(|cpu| cpu.time.steal.unwrap_or(0) + cpu.time.interrupt.unwrap_or(0) + 10_000_000).sum()
 }
 
-fn v2() -> Result<std::path::PathBuf, String> {
+pub(crate) fn v2() -> Result<std::path::PathBuf, String> {
     v2_root().ok_or("no v2 hierarchy is mounted".into())
 }
 
@@ -199,7 +200,7 @@ fn v1_cgroup_has_its_own_row() -> Result<String, String> {
     window.exactly()
 }
 
-fn cpus() -> usize {
+pub(crate) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -327,7 +328,7 @@ fn rows_of_cpus_and_of_the_root_agree() -> Result<String, String> {
     launcher.reap()?;
     let sample = collector.collect();
     let root = sched(&sample, "/")?;
-    let mut cpus = Sched::zero(root.steal.is_some(), root.interrupt.is_some());
+    let mut cpus = Sched::zero(root.steal.is_some(), root.interrupt.is_some(), root.throttled.is_some());
     for cpu in &sample.cpus {
         cpus.add(cpu.sched.as_ref().ok_or("a CPU without counts")?);
     }

@@ -6,27 +6,51 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use observer_common::sched::{Key, Slot};
+use observer_common::sched::{Key, Slot, kind};
 
-use crate::model::{Histogram, Sched};
+use crate::model::{Histogram, Open, Sched};
 
 /// Totals since observer attached.
 #[derive(Debug)]
 pub struct Accounts {
-    cpus: Vec<Arc<Sched>>,
+    cpus: Vec<Total>,
     nodes: HashMap<Key, Node>,
     /// The roots of the listed trees: [`Key::ROOT`], or what a cgroup namespace shows as one.
     roots: Vec<Key>,
     round: u64,
+    /// The reading of the tables.
+    drain: u64,
     zero: Arc<Sched>,
 }
 
 #[derive(Debug)]
 struct Node {
     parent: Option<Key>,
-    sched: Arc<Sched>,
+    total: Total,
     /// The round in which it was last listed, or first heard of.
     seen: u64,
+    /// The longest of the waits that were read, and in which reading of the tables.
+    longest: Option<(u64, LongestWait)>,
+}
+
+/// Counts, and what they with what is open came to at the last reading.
+#[derive(Clone, Debug)]
+struct Total {
+    sched: Arc<Sched>,
+    reached: Open,
+}
+
+/// The longest wait of a cgroup and interval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LongestWait {
+    /// Nanoseconds.
+    pub time: u64,
+    /// Thread id of who waited.
+    pub tid: u32,
+    /// Its `comm`, as the kernel has it.
+    pub comm: [u64; 2],
+    /// Who held the CPU for the longest stretch of it.
+    pub culprit: Key,
 }
 
 /// Deeper than any cgroup tree; ends the walk should parents ever form a ring.
@@ -36,7 +60,8 @@ impl Accounts {
     /// Nothing yet, for this many CPUs; `zero` says what the kernel accounts.
     pub fn new(cpus: u32, zero: Sched) -> Accounts {
         let zero = Arc::new(zero);
-        Accounts { cpus: vec![Arc::clone(&zero); cpus as usize], nodes: HashMap::new(), roots: Vec::new(), round: 0, zero }
+        let total = Total { sched: Arc::clone(&zero), reached: Open::default() };
+        Accounts { cpus: vec![total; cpus as usize], nodes: HashMap::new(), roots: Vec::new(), round: 0, drain: 0, zero }
     }
 
     /// Takes in the tree as it is listed now: each cgroup with its parent.
@@ -53,7 +78,12 @@ impl Accounts {
         }
     }
 
-    /// Adds what one slot of one CPU held.
+    /// Tables are about to be read: the longest waits are those of this reading.
+    pub fn begin_drain(&mut self) {
+        self.drain += 1;
+    }
+
+    /// Adds what one slot of one CPU held. A process's counts are its cgroup's.
     pub fn add(&mut self, cpu: u32, slot: &Slot) {
         let counts = counts(slot);
         if slot.key == Key::IDLE.0 {
@@ -61,11 +91,27 @@ impl Accounts {
             return self.add_to(Key::IDLE, &counts);
         }
         if let Some(total) = self.cpus.get_mut(cpu as usize) {
-            Arc::make_mut(total).add(&counts);
+            total.add(&counts);
         }
-        let parent = (slot.parent != 0).then_some(Key(slot.parent));
-        let round = self.round;
-        let mut next = Some((Key(slot.key), parent));
+        let longest = (slot.longest > 0).then_some(LongestWait {
+            time: slot.longest,
+            tid: slot.longest_tid as u32,
+            comm: slot.longest_comm,
+            culprit: Key(slot.longest_culprit),
+        });
+        self.add_upwards(leaf(slot), &counts, longest);
+    }
+
+    /// Adds waiting before migrations.
+    pub fn add_migrated(&mut self, cgroup: Key, time: u64) {
+        let counts = Sched { migrated: Some(time), ..nothing() };
+        self.add_upwards((cgroup, None), &counts, None);
+    }
+
+    /// Adds to a cgroup and its ancestors; what nobody can name goes to `~gone`.
+    fn add_upwards(&mut self, leaf: (Key, Option<Key>), counts: &Sched, longest: Option<LongestWait>) {
+        let (round, drain) = (self.round, self.drain);
+        let mut next = Some(leaf);
         let mut last = Key::NONE;
         for _ in 0..MAX_DEPTH {
             let Some((key, parent)) = next else { break };
@@ -74,7 +120,12 @@ impl Accounts {
             if !known {
                 node.seen = round;
             }
-            Arc::make_mut(&mut node.sched).add(&counts);
+            node.total.add(counts);
+            if let Some(longest) = longest
+                && node.longest.is_none_or(|(of, former)| of != drain || former.time < longest.time)
+            {
+                node.longest = Some((drain, longest));
+            }
             last = key;
             let parent = node.parent;
             next = match parent {
@@ -83,15 +134,47 @@ impl Accounts {
             };
         }
         if last != Key::ROOT {
-            self.add_to(Key::ROOT, &counts);
+            self.add_to(Key::ROOT, counts);
         }
-        if last != Key::ROOT && last != Key::OTHER && !self.roots.contains(&last) {
-            self.add_to(Key::GONE, &counts);
+        if ![Key::ROOT, Key::OTHER, Key::GONE].contains(&last) && !self.roots.contains(&last) {
+            self.add_to(Key::GONE, counts);
         }
     }
 
     fn add_to(&mut self, key: Key, counts: &Sched) {
-        Arc::make_mut(&mut node(&mut self.nodes, &self.zero, key, None).sched).add(counts);
+        node(&mut self.nodes, &self.zero, key, None).total.add(counts);
+    }
+
+    /// Says what goes on at the moment of this reading: who has been on which CPU for how long, and, where it is known, what the tasks of
+    /// each cgroup itself wait now. Everything else has nothing open.
+    pub fn set_open(&mut self, runs: &[(u32, Key, u64)], waits: Option<&HashMap<Key, Open>>) {
+        for (number, total) in (0..).zip(&mut self.cpus) {
+            let run = runs.iter().filter(|(cpu, ..)| *cpu == number).map(|(.., time)| time).sum();
+            total.set_open(Open { run, ..Open::default() });
+        }
+        let nothing = Open { run: 0, wait: waits.map(|_| 0), throttled: waits.and(self.zero.throttled).map(|_| 0) };
+        let mut open: HashMap<Key, Open> = HashMap::new();
+        let runs = runs.iter().map(|(_, key, run)| (*key, Open { run: *run, ..nothing }));
+        let waits = waits
+            .into_iter()
+            .flatten()
+            .map(|(key, open)| (*key, Open { throttled: nothing.throttled.and(open.throttled), ..*open }));
+        for (leaf, more) in runs.chain(waits) {
+            let mut next = Some(leaf);
+            let mut last = Key::NONE;
+            for _ in 0..MAX_DEPTH {
+                let Some(key) = next else { break };
+                open.entry(key).or_insert(nothing).add(&more);
+                last = key;
+                next = self.nodes.get(&key).and_then(|node| node.parent);
+            }
+            if last != Key::ROOT {
+                open.entry(Key::ROOT).or_insert(nothing).add(&more);
+            }
+        }
+        for (key, node) in &mut self.nodes {
+            node.total.set_open(open.get(key).copied().unwrap_or(nothing));
+        }
     }
 
     /// Forgets cgroups that the last listing no longer had; those first heard of since then stay until the next one.
@@ -100,24 +183,84 @@ impl Accounts {
         self.nodes.retain(|key, node| node.seen >= round || [Key::ROOT, Key::OTHER, Key::GONE, Key::IDLE].contains(key));
     }
 
+    /// Whether no cgroup but the root has run since observer attached.
+    pub fn only_root_ran(&self) -> bool {
+        let others = [Key::ROOT, Key::IDLE];
+        self.nodes.iter().all(|(key, node)| others.contains(key) || node.total.sched.runs == 0)
+    }
+
+    /// Whether a cgroup is listed, or was heard of since.
+    pub fn knows(&self, key: Key) -> bool {
+        self.nodes.contains_key(&key)
+    }
+
     /// A cgroup's counts with its descendants'; zeros for one that never ran.
     pub fn cgroup(&self, key: Key) -> Arc<Sched> {
-        self.nodes.get(&key).map_or_else(|| Arc::clone(&self.zero), |node| Arc::clone(&node.sched))
+        self.nodes.get(&key).map_or_else(|| Arc::clone(&self.zero), |node| Arc::clone(&node.total.sched))
     }
 
     /// As [`Accounts::cgroup`], `None` for one that never ran.
     pub fn ran(&self, key: Key) -> Option<Arc<Sched>> {
-        self.nodes.get(&key).map(|node| Arc::clone(&node.sched)).filter(|sched| **sched != *self.zero)
+        self.nodes.get(&key).map(|node| Arc::clone(&node.total.sched)).filter(|sched| sched.runs > 0 || **sched != *self.zero)
+    }
+
+    /// The longest wait that ended in this cgroup or below it in the last interval.
+    pub fn longest(&self, key: Key) -> Option<LongestWait> {
+        let (drain, longest) = self.nodes.get(&key)?.longest?;
+        (drain == self.drain).then_some(longest)
     }
 
     /// A CPU's counts.
     pub fn cpu(&self, cpu: u32) -> Option<Arc<Sched>> {
-        self.cpus.get(cpu as usize).map(Arc::clone)
+        self.cpus.get(cpu as usize).map(|total| Arc::clone(&total.sched))
+    }
+}
+
+impl Total {
+    fn add(&mut self, counts: &Sched) {
+        Arc::make_mut(&mut self.sched).add(counts);
+    }
+
+    /// What ended and what is open are not read at the same instant: something may end in between, be open no more and not be counted
+    /// yet. So their sum stays where it was rather than go backwards.
+    fn set_open(&mut self, open: Open) {
+        let sched = &self.sched;
+        let throttled = sched.throttled.unwrap_or(0);
+        let keep = |reached: u64, ended: u64, open: u64| open.max(reached.saturating_sub(ended));
+        let open = Open {
+            run: keep(self.reached.run, sched.run, open.run),
+            wait: open.wait.map(|wait| keep(self.reached.wait.unwrap_or(0), sched.latency.sum, wait)),
+            throttled: open.throttled.map(|open| keep(self.reached.throttled.unwrap_or(0), throttled, open)),
+        };
+        self.reached = Open {
+            run: sched.run + open.run,
+            wait: open.wait.map(|wait| sched.latency.sum + wait),
+            throttled: open.throttled.map(|open| throttled + open),
+        };
+        if sched.open != open {
+            Arc::make_mut(&mut self.sched).open = open;
+        }
     }
 }
 
 fn node<'a>(nodes: &'a mut HashMap<Key, Node>, zero: &Arc<Sched>, key: Key, parent: Option<Key>) -> &'a mut Node {
-    nodes.entry(key).or_insert_with(|| Node { parent, sched: Arc::clone(zero), seen: 0 })
+    let total = || Total { sched: Arc::clone(zero), reached: Open::default() };
+    nodes.entry(key).or_insert_with(|| Node { parent, total: total(), seen: 0, longest: None })
+}
+
+/// Whose counts a slot's are, and that cgroup's parent where it is told.
+fn leaf(slot: &Slot) -> (Key, Option<Key>) {
+    let (key, parent) = (Key(slot.key), (slot.parent != 0).then_some(Key(slot.parent)));
+    match (key.kind(), parent) {
+        (kind::PROCESS, cgroup) => (cgroup.unwrap_or(Key::GONE), None),
+        _ => (key, parent),
+    }
+}
+
+/// Zero of everything that may be known: adding it takes no knowledge away.
+fn nothing() -> Sched {
+    let open = Open { run: 0, wait: Some(0), throttled: Some(0) };
+    Sched { migrated: Some(0), open, ..Sched::zero(true, true, true) }
 }
 
 fn counts(slot: &Slot) -> Sched {
@@ -133,6 +276,8 @@ fn counts(slot: &Slot) -> Sched {
         preempted: u64::from(slot.preempted),
         voluntary: u64::from(slot.voluntary),
         latency,
+        throttled: Some(slot.throttled),
+        ..nothing()
     }
 }
 
@@ -149,8 +294,16 @@ mod tests {
             generation: 1,
             key: key.0,
             parent: parent.0,
+            comm: [0; 2],
             run,
             wait: 7,
+            throttled: 0,
+            other: 0,
+            exited: 0,
+            longest: 0,
+            longest_tid: 0,
+            longest_comm: [0; 2],
+            longest_culprit: 0,
             steal: 4,
             interrupt: 5,
             runs: 3,
@@ -170,7 +323,7 @@ mod tests {
 
     #[test]
     fn counts_go_to_every_ancestor() {
-        let mut accounts = Accounts::new(2, Sched::zero(true, false));
+        let mut accounts = Accounts::new(2, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
         accounts.add(1, &slot(B, A, 100));
         accounts.add(0, &slot(A, Key::ROOT, 10));
@@ -184,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_from_an_idle_cpu_is_nobodys() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT))].into_iter());
         accounts.add(0, &slot(A, Key::ROOT, 10));
         accounts.add(0, &slot(Key::IDLE, Key::NONE, 0));
@@ -195,8 +348,52 @@ mod tests {
     }
 
     #[test]
+    fn a_process_counts_for_its_cgroup() {
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
+        accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT))].into_iter());
+        accounts.add(0, &slot(Key::process(77, 1 << 40), A, 100));
+        accounts.add(0, &slot(A, Key::ROOT, 10));
+        assert_eq!((run(&accounts, A), run(&accounts, Key::ROOT)), (110, 110));
+    }
+
+    #[test]
+    fn the_longest_wait_is_of_the_last_reading() {
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
+        accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
+        let longest = |key, time| Slot { longest: time, longest_tid: 5, longest_culprit: C.0, ..slot(key, A, 1) };
+        accounts.begin_drain();
+        accounts.add(0, &longest(B, 50));
+        accounts.add(0, &longest(B, 40));
+        let of = |accounts: &Accounts, key| accounts.longest(key).map(|longest| (longest.time, longest.culprit));
+        assert_eq!((of(&accounts, B), of(&accounts, A)), (Some((50, C)), Some((50, C))));
+        accounts.begin_drain();
+        assert_eq!(of(&accounts, B), None);
+    }
+
+    #[test]
+    fn what_goes_on_is_counted_once() {
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
+        accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
+        let waits = HashMap::from([(B, Open { run: 0, wait: Some(30), throttled: Some(10) })]);
+        accounts.set_open(&[(0, B, 70)], Some(&waits));
+        let open = |accounts: &Accounts, key| accounts.cgroup(key).open;
+        let expected = Open { run: 70, wait: Some(30), throttled: Some(10) };
+        for key in [B, A, Key::ROOT] {
+            assert_eq!(open(&accounts, key), expected);
+        }
+        assert_eq!(accounts.cpu(0).unwrap().open.run, 70);
+        // The run ends; of the wait, 7 have ended in the meantime and nothing is seen to wait: it must be in the next table.
+        accounts.add(0, &slot(B, A, 75));
+        accounts.set_open(&[], Some(&HashMap::new()));
+        assert_eq!(open(&accounts, B), Open { run: 0, wait: Some(23), throttled: Some(10) }, "what was told is not taken back");
+        assert_eq!(accounts.cgroup(B).run, 75);
+        accounts.set_open(&[], None);
+        assert_eq!(open(&accounts, A).wait, None, "unknown without the iterator");
+    }
+
+    #[test]
     fn what_dies_stays_in_its_parents_subtree() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
         accounts.add(0, &slot(B, A, 100));
         accounts.sweep();
@@ -211,7 +408,7 @@ mod tests {
 
     #[test]
     fn one_first_heard_of_after_the_listing_keeps_its_counts() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None)].into_iter());
         accounts.add(0, &slot(A, Key::ROOT, 100));
         accounts.sweep();
@@ -222,7 +419,7 @@ mod tests {
 
     #[test]
     fn what_nobody_can_name_is_shown_all_the_same() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None)].into_iter());
         accounts.add(0, &slot(B, A, 100));
         accounts.add(0, &slot(Key::OTHER, Key::NONE, 10));
@@ -233,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_namespaced_root_is_where_the_walk_ends() {
-        let mut accounts = Accounts::new(1, Sched::zero(true, false));
+        let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(A, None), (B, Some(A))].into_iter());
         accounts.add(0, &slot(B, A, 100));
         assert_eq!((run(&accounts, A), run(&accounts, Key::ROOT), run(&accounts, Key::GONE)), (100, 100, 0));

@@ -11,9 +11,12 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
 use observer_common::pod;
+use observer_common::tasks::TaskOffsets;
 
+use super::btf::Missing;
 use super::offsets::{self, Lacking, OffsetsError};
 use super::sched::{BYTES_PER_CPU, Tables};
+use super::tasks::Tasks;
 use crate::collect::Roots;
 use crate::model::Sched;
 use crate::sys::Mapping;
@@ -38,6 +41,9 @@ pub enum LoadError {
     /// The kernel lacks a field.
     #[error(transparent)]
     Offsets(#[from] OffsetsError),
+    /// The kernel lacks a field of the task iterator's.
+    #[error("the kernel's BTF says: {0}")]
+    NoTasks(Missing),
     /// The object in [`OBJECT_VARIABLE`].
     #[error("cannot read {} (named by {OBJECT_VARIABLE}): {source}", path.display())]
     Object {
@@ -69,6 +75,8 @@ pub struct Programs {
     logger: Option<EbpfLogger<&'static dyn Log>>,
     /// The scheduler family's tables.
     pub sched: Tables,
+    /// The task iterator, or why there is none.
+    pub tasks: Result<Tasks, LoadError>,
     /// What this kernel lacks, each with what is lost.
     pub lacking: Vec<Lacking>,
     /// Nothing yet, of what this kernel accounts.
@@ -95,10 +103,12 @@ impl Programs {
         drop(bytes);
         let object = object()?;
 
+        let task_offsets: TaskOffsets = resolved.tasks.clone().unwrap_or(pod::zeroed());
         let level = log_level();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("OFFSETS", pod::bytes(&resolved.offsets), true)
+            .override_global("TASK_OFFSETS", pod::bytes(&task_offsets), true)
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("CPUS", cpus)
             .load(&object)
@@ -117,8 +127,18 @@ impl Programs {
             .map_err(|error| refused("cannot use sched_switch", &error))?;
         program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
         program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
-        let zero = Sched::zero(resolved.offsets.rq_steal != 0, resolved.offsets.rq_interrupt != 0);
-        Ok(Programs { ebpf, logger, sched, lacking: resolved.lacking, zero })
+        let zero = Sched::zero(
+            resolved.offsets.rq_steal != 0,
+            resolved.offsets.rq_interrupt != 0,
+            resolved.offsets.cfs_rq_throttled != 0,
+        );
+        let tasks = match &resolved.tasks {
+            Ok(offsets) => Tasks::attach(&mut ebpf, &btf, offsets),
+            Err(missing) => Err(LoadError::NoTasks(missing.clone())),
+        };
+        let programs = Programs { ebpf, logger, sched, tasks, lacking: resolved.lacking, zero };
+        tracing::debug!(verified = programs.verified(), "the scheduler hook is attached");
+        Ok(programs)
     }
 
     /// How often the scheduler hook ran and for how long, as the kernel counts while its statistics are on.
@@ -130,6 +150,12 @@ impl Programs {
         let program = self.ebpf.program("sched_switch").ok_or_else(|| missing("sched_switch"))?;
         let info = program.info().map_err(|error| refused("cannot ask for statistics", &error))?;
         Ok((info.run_count(), info.run_time()))
+    }
+
+    /// How many instructions the verifier walked to prove the scheduler hook safe: most of the time of loading. `None` where the kernel
+    /// does not tell (before 5.16).
+    pub fn verified(&self) -> Option<u32> {
+        self.ebpf.program("sched_switch")?.info().ok()?.verified_instruction_count()
     }
 
     /// Hands what the programs logged to the daemon's log.
@@ -165,13 +191,13 @@ fn log_level() -> u8 {
     }
 }
 
-fn missing(what: &str) -> LoadError {
+pub(super) fn missing(what: &str) -> LoadError {
     LoadError::Refused { doing: "cannot use the object", said: format!("it has no {what}") }
 }
 
 /// An error as one line: the chain of causes, of the verifier's log only the sentence that refuses. EPERM is about privileges, EACCES
 /// about the program.
-fn refused(doing: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
+pub(super) fn refused(doing: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
     let mut said: Vec<String> = Vec::new();
     let mut not_permitted = false;
     let mut cause = Some(error);

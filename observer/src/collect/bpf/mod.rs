@@ -1,7 +1,10 @@
 //! The programs in the kernel, from the side of user space.
 
 pub mod accounts;
+pub mod blame;
 pub mod btf;
+pub mod focus;
 pub mod loader;
 pub mod offsets;
 pub mod sched;
+pub mod tasks;

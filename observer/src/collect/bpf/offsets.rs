@@ -1,8 +1,10 @@
 //! Where the running kernel keeps what the programs read, from its BTF: facts, never a version.
 
 use observer_common::sched::Offsets;
+use observer_common::tasks::TaskOffsets;
 
 use super::btf::{Btf, BtfError, Missing};
+use super::tasks;
 
 /// What the kernel's BTF gave: the offsets, and what is missing although the programs do without it.
 #[derive(Clone)]
@@ -11,6 +13,8 @@ pub struct Resolved {
     pub offsets: Offsets,
     /// Things that this kernel lacks and whose lack only degrades.
     pub lacking: Vec<Lacking>,
+    /// For the task iterator; or the field without which it is off, alone.
+    pub tasks: Result<TaskOffsets, Missing>,
 }
 
 /// Something this kernel does not have.
@@ -33,7 +37,7 @@ pub enum OffsetsError {
     Missing(Missing),
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "task_struct",
     "cfs_rq",
     "rq",
@@ -44,6 +48,8 @@ const NAMES: [&str; 10] = [
     "sched_info",
     "cgroup_subsys_id",
     "btf_trace_sched_switch",
+    "signal_struct",
+    "cred",
 ];
 
 /// Resolves the scheduler family's offsets.
@@ -73,13 +79,19 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
     let (rq_steal, rq_interrupt) = taken(&btf, &mut lacking)?;
     let offsets = Offsets {
         task_pid: member("task_struct.pid")?,
+        task_tgid: member("task_struct.tgid")?,
+        task_group_leader: member("task_struct.group_leader")?,
+        task_start_time: member("task_struct.start_time")?,
+        task_comm: member("task_struct.comm")?,
         task_state: member("task_struct.__state|state")?,
         task_cfs_rq: member("task_struct.se.cfs_rq")?,
         task_last_queued: member("task_struct.sched_info.last_queued")?,
         task_last_arrival: member("task_struct.sched_info.last_arrival")?,
         task_pcount: member("task_struct.sched_info.pcount")?,
+        task_run_delay: member("task_struct.sched_info.run_delay")?,
         task_cgroups: member("task_struct.cgroups")?,
         cfs_rq_rq: member("cfs_rq.rq")?,
+        cfs_rq_throttled: throttled(&btf, &mut lacking)?,
         rq_clock: member("rq.clock")?,
         rq_cpu: member("rq.cpu")?,
         rq_steal,
@@ -92,7 +104,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         kn_id: member("kernfs_node.id")?,
         switch_has_state: u64::from(switch_has_state),
     };
-    Ok(Resolved { offsets, lacking })
+    Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)? })
 }
 
 /// The run queue's clocks of what was taken from it; each exists only if the kernel is configured to account it.
@@ -111,6 +123,29 @@ fn taken(btf: &Btf<'_>, lacking: &mut Vec<Lacking>) -> Result<(u64, u64), BtfErr
     // Many kernels do without by design, and nothing else suffers: unknown, but no reason to call the source degraded.
     let interrupt = btf.member("rq.prev_irq_time")?.map_or(0, |member| member.offset);
     Ok((steal, interrupt))
+}
+
+/// The sum of the time that a quota stopped a `cfs_rq`, under the name that this kernel has for it.
+fn throttled(btf: &Btf<'_>, lacking: &mut Vec<Lacking>) -> Result<u64, BtfError> {
+    for exact in ["cfs_rq.throttled_clock_self_time", "cfs_rq.throttled_clock_task_time"] {
+        if let Ok(member) = btf.member(exact)? {
+            return Ok(member.offset);
+        }
+    }
+    match (btf.member("cfs_rq.throttled_clock_self_time")?, btf.member("cfs_rq.throttled_clock_pelt_time")?) {
+        (Err(missing), Ok(scaled)) => {
+            lacking.push(Lacking {
+                missing,
+                lost: "throttled time within waits is measured on a clock that follows the CPU's frequency",
+            });
+            Ok(scaled.offset)
+        }
+        (_, Err(missing)) => {
+            lacking.push(Lacking { missing, lost: "waits under a CPU quota are not told from others" });
+            Ok(0)
+        }
+        (Ok(member), Ok(_)) => Ok(member.offset),
+    }
 }
 
 /// `css_set.subsys[cpu_cgrp_id]`: the number is a matter of the kernel's configuration.

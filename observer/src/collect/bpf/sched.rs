@@ -7,13 +7,35 @@ use std::io;
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::Ordering;
 
+use observer_common::blame::{CELLS, Cell};
 use observer_common::latency::BUCKETS;
-use observer_common::sched::{CpuState, SLOTS, Slot};
+use observer_common::pod::Pod;
+use observer_common::sched::{CpuState, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_place};
 
 use crate::sys::{self, Mapping};
 
 /// Kernel memory of one CPU's tables, in bytes.
 pub const BYTES_PER_CPU: usize = size_of::<CpuState>();
+
+/// What a generation's table holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// What one key did.
+    Slot(&'a Slot),
+    /// For whom one key waited.
+    Cell(&'a Cell),
+}
+
+/// Who was on a CPU when a generation began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenRun {
+    /// The CPU's number.
+    pub cpu: u32,
+    /// Who.
+    pub key: Key,
+    /// For how long, in nanoseconds.
+    pub time: u64,
+}
 
 /// The tables of all CPUs.
 #[derive(Debug)]
@@ -22,7 +44,14 @@ pub struct Tables {
     cpus: u32,
     generation: u64,
     /// Set where the kernel offers no barrier: what was read of the last table, which a hook may have gone on writing for a moment.
-    read: Option<HashMap<(u32, usize), Slot>>,
+    read: Option<Read>,
+}
+
+/// What was read of a table: by CPU and index.
+#[derive(Default, Debug)]
+struct Read {
+    slots: HashMap<(u32, usize), Slot>,
+    cells: HashMap<(u32, usize), Cell>,
 }
 
 impl Tables {
@@ -46,7 +75,7 @@ impl Tables {
 
     /// Does without a barrier, as on a kernel that has none: for tests.
     pub fn without_barrier(&mut self) {
-        self.read = Some(HashMap::new());
+        self.read = Some(Read::default());
     }
 
     /// Begins a new generation on every CPU and waits until no hook works in the ended one any more. `late` gets what came to the
@@ -55,10 +84,10 @@ impl Tables {
     /// # Errors
     ///
     /// What `membarrier` may say beyond not being there. Nothing is lost: every table is then read again before it is used again.
-    pub fn turn(&mut self, late: &mut dyn FnMut(u32, &Slot)) -> io::Result<()> {
+    pub fn turn(&mut self, late: &mut dyn FnMut(u32, Entry<'_>)) -> io::Result<()> {
         if let Some(read) = self.read.take() {
             self.settle(&read, late);
-            self.read = Some(HashMap::new());
+            self.read = Some(Read::default());
         }
         self.generation += 1;
         self.publish();
@@ -66,7 +95,7 @@ impl Tables {
             return Ok(());
         }
         let Err(error) = sys::membarrier() else { return Ok(()) };
-        self.read = Some(HashMap::new());
+        self.read = Some(Read::default());
         match error.raw_os_error() {
             Some(libc::EINVAL | libc::ENOSYS) => {
                 tracing::info!("no membarrier on this kernel (CPUs in nohz_full?): each table is read twice");
@@ -76,21 +105,73 @@ impl Tables {
         }
     }
 
-    /// Hands over what the ended generation holds: the CPU's number and the slot, for every slot in use.
-    pub fn drain(&mut self, each: &mut dyn FnMut(u32, &Slot)) {
+    /// Hands over what the ended generation holds, with the CPU's number; a CPU's slots come before its cells.
+    pub fn drain(&mut self, each: &mut dyn FnMut(u32, Entry<'_>)) {
         let ended = self.generation - 1;
         let mut read = self.read.take();
         for cpu in 0..self.cpus {
             for index in 0..=SLOTS {
-                if let Some(slot) = self.slot(cpu, ended, index) {
-                    each(cpu, &slot);
-                    if let Some(read) = &mut read {
-                        read.insert((cpu, index), slot);
-                    }
+                let Some(slot) = self.slot(cpu, ended, index) else { continue };
+                each(cpu, Entry::Slot(&slot));
+                if let Some(read) = &mut read {
+                    read.slots.insert((cpu, index), slot);
+                }
+            }
+            for index in 0..CELLS {
+                let Some(cell) = self.cell(cpu, ended, index) else { continue };
+                each(cpu, Entry::Cell(&cell));
+                if let Some(read) = &mut read {
+                    read.cells.insert((cpu, index), cell);
                 }
             }
         }
         self.read = read;
+    }
+
+    /// The run queues' clock when the present generation began, as closely as the first switch since tells: at the latest that of the
+    /// CPU on which the daemon fell asleep waiting for the barrier. `None` where no CPU has switched since.
+    pub fn turned_at(&self) -> Option<u64> {
+        let turned = (0..self.cpus).filter(|cpu| self.header(*cpu, offset_of!(CpuState, turned)) == self.generation);
+        turned.map(|cpu| self.header(cpu, offset_of!(CpuState, turned_at))).min()
+    }
+
+    /// Who was on which CPU when the present generation began. Their runs are in no table yet; when they end, they are booked whole.
+    pub fn open_runs(&self) -> Vec<OpenRun> {
+        let Some(at) = self.turned_at() else { return Vec::new() };
+        let open = |cpu: u32| {
+            let word = |offset| self.header(cpu, offset);
+            let mut run = (word(offset_of!(CpuState, current)), word(offset_of!(CpuState, since)));
+            // Read after the two words before: if the CPU has switched meanwhile, the hook has kept what they were.
+            std::sync::atomic::fence(Ordering::Acquire);
+            if word(offset_of!(CpuState, turned)) == self.generation {
+                run = (word(offset_of!(CpuState, turned_current)), word(offset_of!(CpuState, turned_since)));
+            }
+            let (key, since) = run;
+            (key != 0 && since != 0).then(|| OpenRun { cpu, key: Key(key), time: at.saturating_sub(since) })
+        };
+        (0..self.cpus).filter_map(open).collect()
+    }
+
+    /// Splits these cgroups by process from now on. Returns those for which there was no place.
+    pub fn focus(&mut self, keys: &[Key]) -> Vec<Key> {
+        let mut places = [0u64; FOCUS_PLACES];
+        let mut left = Vec::new();
+        for (number, key) in keys.iter().enumerate() {
+            let home = focus_place(*key);
+            match [home, home ^ 1].into_iter().find(|place| places[*place] == 0) {
+                Some(place) if number < FOCUS => places[place] = key.0,
+                _ => left.push(*key),
+            }
+        }
+        for cpu in 0..self.cpus {
+            for (place, key) in places.iter().enumerate() {
+                let offset = self.offset(cpu) + offset_of!(CpuState, focus) + place * size_of::<u64>();
+                if let Some(word) = self.mapping.word(offset) {
+                    word.store(*key, Ordering::Relaxed);
+                }
+            }
+        }
+        left
     }
 
     /// Look-ups that found no slot, since the hook was attached; their counts are booked to [`Key::OTHER`](observer_common::sched::Key).
@@ -109,8 +190,12 @@ impl Tables {
     }
 
     fn sum(&self, offset: usize) -> u64 {
-        let words = (0..self.cpus).filter_map(|cpu| self.mapping.word(self.offset(cpu) + offset));
-        words.map(|word| word.load(Ordering::Relaxed)).sum()
+        (0..self.cpus).map(|cpu| self.header(cpu, offset)).sum()
+    }
+
+    /// A word of a CPU's header.
+    fn header(&self, cpu: u32, offset: usize) -> u64 {
+        self.mapping.word(self.offset(cpu) + offset).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     fn publish(&self) {
@@ -122,25 +207,40 @@ impl Tables {
     }
 
     /// Hands over what came to the table of the generation before this one since it was read.
-    fn settle(&self, read: &HashMap<(u32, usize), Slot>, each: &mut dyn FnMut(u32, &Slot)) {
+    fn settle(&self, read: &Read, each: &mut dyn FnMut(u32, Entry<'_>)) {
         let generation = self.generation - 1;
         for cpu in 0..self.cpus {
             for index in 0..=SLOTS {
                 let Some(slot) = self.slot(cpu, generation, index) else { continue };
-                let late = match read.get(&(cpu, index)) {
-                    Some(before) => difference(&slot, before),
-                    None => slot,
-                };
-                each(cpu, &late);
+                let late = read.slots.get(&(cpu, index)).map_or(slot, |before| difference(&slot, before));
+                each(cpu, Entry::Slot(&late));
+            }
+            for index in 0..CELLS {
+                let Some(cell) = self.cell(cpu, generation, index) else { continue };
+                let before = read.cells.get(&(cpu, index)).map_or(0, |before| before.time);
+                each(cpu, Entry::Cell(&Cell { time: cell.time.wrapping_sub(before), ..cell }));
             }
         }
     }
 
     fn slot(&self, cpu: u32, generation: u64, index: usize) -> Option<Slot> {
-        let table = self.offset(cpu) + offset_of!(CpuState, tables) + (generation & 1) as usize * size_of::<[Slot; SLOTS + 1]>();
-        let offset = table + index * size_of::<Slot>();
-        let stamp = self.mapping.word(offset + offset_of!(Slot, generation))?.load(Ordering::Acquire);
+        let offset = self.table(cpu, generation) + offset_of!(Table, slots) + index * size_of::<Slot>();
+        self.stamped(offset, offset_of!(Slot, generation), generation)
+    }
+
+    fn cell(&self, cpu: u32, generation: u64, index: usize) -> Option<Cell> {
+        let offset = self.table(cpu, generation) + offset_of!(Table, cells) + index * size_of::<Cell>();
+        self.stamped(offset, offset_of!(Cell, generation), generation)
+    }
+
+    /// What lies at an offset, if it is this generation's.
+    fn stamped<T: Pod>(&self, offset: usize, stamp: usize, generation: u64) -> Option<T> {
+        let stamp = self.mapping.word(offset + stamp)?.load(Ordering::Acquire);
         if stamp == generation { self.mapping.read(offset) } else { None }
+    }
+
+    fn table(&self, cpu: u32, generation: u64) -> usize {
+        self.offset(cpu) + offset_of!(CpuState, tables) + (generation & 1) as usize * size_of::<Table>()
     }
 
     fn offset(&self, cpu: u32) -> usize {
@@ -156,12 +256,16 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
     Slot {
         run: is.run.wrapping_sub(was.run),
         wait: is.wait.wrapping_sub(was.wait),
+        throttled: is.throttled.wrapping_sub(was.throttled),
+        other: is.other.wrapping_sub(was.other),
+        exited: is.exited.wrapping_sub(was.exited),
         steal: is.steal.wrapping_sub(was.steal),
         interrupt: is.interrupt.wrapping_sub(was.interrupt),
         runs: is.runs.wrapping_sub(was.runs),
         preempted: is.preempted.wrapping_sub(was.preempted),
         voluntary: is.voluntary.wrapping_sub(was.voluntary),
         latency,
+        // Names, and the longest wait, which may be told twice.
         ..*is
     }
 }

@@ -4,7 +4,9 @@ pub mod cpulist;
 pub mod file;
 pub mod loadavg;
 pub mod meminfo;
+pub mod names;
 pub mod stat;
+pub mod tasks;
 pub mod topology;
 pub mod uptime;
 

@@ -15,7 +15,16 @@ const IN_KERNEL: &str = "Everything measured inside the kernel: run-queue waits 
 
 /// What can be done given the facts, the foundations first.
 pub fn decide(facts: &Facts) -> Vec<Feature> {
-    vec![files(facts), steal(facts), cgroups(facts), types(facts), privileges(facts), programs(facts), memory(facts)]
+    vec![
+        files(facts),
+        steal(facts),
+        cgroups(facts),
+        types(facts),
+        privileges(facts),
+        programs(facts),
+        tasks(facts),
+        memory(facts),
+    ]
 }
 
 fn available(name: &'static str, lost: &'static str, found: impl Into<Option<String>>) -> Feature {
@@ -161,6 +170,19 @@ fn programs(facts: &Facts) -> Feature {
     }
 }
 
+/// Never wholly missing: `/proc` tells most of it.
+fn tasks(facts: &Facts) -> Feature {
+    const NAME: &str = "tasks";
+    const LOST: &str = "Pending waits and migrations of threads and processes, and all of them in milliseconds instead of a slow reading of /proc.";
+    let from_proc = |why: &str, remedy| degraded(NAME, LOST, format!("read from /proc: {why}"), Some(remedy));
+    match (&facts.attempt, &facts.tasks) {
+        (Attempt::Worked(_), Ok(threads)) => available(NAME, LOST, format!("the task iterator told {threads} threads")),
+        (Attempt::Worked(_), Err(why)) => from_proc(why, "use a kernel that has BPF task iterators (5.8 and later)"),
+        (Attempt::NotTried(why), _) => from_proc(why, "ask again without --no-bpf"),
+        (Attempt::NotPermitted(_) | Attempt::Failed(_), _) => from_proc("the programs cannot be loaded", "see programs"),
+    }
+}
+
 /// What to do when the kernel did not permit it: not always what its answer suggests.
 fn permission(facts: &Facts) -> String {
     if facts.user_namespace || absent_capabilities(facts).is_none_or(|absent| !absent.is_empty()) {
@@ -215,6 +237,7 @@ mod tests {
             cpus: Ok(8),
             bytes_per_cpu: 700 << 10,
             attempt: Attempt::Worked(31),
+            tasks: Ok(1234),
             roots: Roots::default(),
         }
     }
@@ -321,6 +344,14 @@ mod tests {
         let facts = Facts { attempt: Attempt::NotTried("why"), ..facts() };
         check(&facts, "loading was not tried: why", "--no-bpf");
         assert!(decide(&facts).iter().any(|feature| feature.state != Availability::Available));
+    }
+
+    #[test]
+    fn the_task_iterator_fails_alone() {
+        let facts = Facts { tasks: Err("why".into()), ..facts() };
+        let is = |name| decide(&facts).into_iter().find(|feature| feature.name == name).unwrap().state;
+        assert_eq!(is("tasks"), Availability::Degraded("read from /proc: why".into()));
+        assert_eq!(is("programs"), Availability::Available);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! of its own, identified by its Resource: that is what the Collector's processors associate by, and it is three times cheaper than
 //! repeating the identity in every point.
 //!
+//! **Not exported:** rows of processes and threads ([`Kind::is_exported`] says why); their cgroups carry the same time.
+//!
 //! **Start times.** What observer counts begins at [`Sample::start`](crate::model::Sample); a cgroup born later counted nothing before.
 //! What the kernel counts since boot begins at boot. That time is computed once and kept, since computed anew it would move by the clock's
 //! corrections, and a receiver takes a new start for a reset. Files of a cgroup count since its creation, which nobody tells: their
@@ -63,6 +65,7 @@ impl Encoder {
                 attributes.extend(of_labels(Kind::Cgroup, &row.labels()));
                 metrics.pack(&mut packer, attributes);
             }
+            kind if !kind.is_exported() => {}
             kind => node.add(row, &times, &of_labels(kind, &row.labels())),
         });
         for mut metrics in own {

@@ -1,6 +1,7 @@
 //! A made-up sample, encoded, and decoded again with prost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -15,7 +16,7 @@ use prost::Message as _;
 use super::super::encode::Encoder;
 use super::super::payload::{MAX_BYTES, Payload, points};
 use super::samples::{SECOND, epoch, sample, snapshot};
-use crate::model::Snapshot;
+use crate::model::{Counts, Identity, Process, Snapshot, Thread};
 
 fn encoder(max_bytes: usize) -> Encoder {
     Encoder::new(&Resource::builder_empty().with_service_name("observer").build(), max_bytes)
@@ -126,6 +127,21 @@ fn points_have_values_attributes_and_starts() {
     assert_eq!(gauge(node, "observer.source.up"), Number::AsDouble(0.5));
     assert!(metric(node, "observer.source.reason").is_none(), "text is no metric");
     assert!(metric(node, "observer.host.load").is_none(), "unknown");
+}
+
+#[test]
+fn processes_and_threads_stay_here() {
+    let mut made = sample(1, 1);
+    let without = encoder(MAX_BYTES).encode(&Snapshot { is: made.clone().into(), was: None }, None);
+    let counts = Counts { run: Some(1), ..Counts::default() };
+    let identity = Arc::<Identity>::default();
+    let (pid, tid, start, comm) = (1, 1, 1, "a".into());
+    let (cgroup, status, pending) = (None, None, None);
+    made.threads = vec![Thread { tid, pid, start, comm, identity, cgroup, status, counts, pending }];
+    let Thread { comm, identity, .. } = made.threads[0].clone();
+    made.processes = vec![Process { pid, start, ppid: 0, comm, identity, cgroup: None, status, threads: 1, counts, pending }];
+    let with = encoder(MAX_BYTES).encode(&Snapshot { is: made.into(), was: None }, None);
+    assert_eq!(decode(&with), decode(&without));
 }
 
 #[test]

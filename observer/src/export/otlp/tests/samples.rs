@@ -31,6 +31,9 @@ pub(super) fn sample(step: u64, cgroups: u64) -> Sample {
             sched: Some(Arc::new(sched(step))),
         }],
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
+        contentions: Vec::new(),
+        processes: Vec::new(),
+        threads: Vec::new(),
         sources: vec![Source { name: "sched", state: State::Degraded("why".into()), duration: None, dropped: 0 }],
     }
 }
@@ -50,6 +53,7 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
             limit: Some(1.5),
         },
         sched: Some(Arc::new(sched(step))),
+        longest: None,
     }
 }
 
@@ -68,6 +72,7 @@ fn sched(step: u64) -> Sched {
         preempted: 40,
         voluntary: 60 + step,
         latency,
+        ..Sched::default()
     }
 }
 

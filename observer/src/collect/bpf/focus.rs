@@ -1,0 +1,100 @@
+//! Which cgroups are split by process: those that somebody looks at, the root where everything is in it, and those whose tasks wait
+//! most for each other.
+
+use std::collections::HashMap;
+
+use observer_common::sched::{FOCUS, Key};
+
+/// What the choice is made from, once an interval.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// How long each cgroup's tasks have waited for tasks of the same cgroup, cumulative nanoseconds.
+    pub on_itself: &'a HashMap<Key, u64>,
+    /// Whether no other cgroup than the root has run.
+    pub only_root_ran: bool,
+    /// The interval in nanoseconds.
+    pub interval: u64,
+}
+
+/// Remembers what was chosen.
+#[derive(Default, Debug)]
+pub struct Focus {
+    asked: Vec<Key>,
+    former: HashMap<Key, u64>,
+    /// Cgroups that deserved it, and for how many more intervals they keep it.
+    kept: HashMap<Key, u32>,
+}
+
+/// One part in so many of a CPU's time waited for its own tasks, and a cgroup deserves to be split.
+const SHARE: u64 = 100;
+/// Intervals for which one stays split that no longer deserves it, so that names do not come and go.
+const KEPT: u32 = 30;
+
+impl Focus {
+    /// What somebody looks at; it comes first, until something else is asked for.
+    pub fn ask(&mut self, keys: Vec<Key>) {
+        self.asked = keys;
+    }
+
+    /// The choice: at most [`FOCUS`] cgroups.
+    pub fn choose(&mut self, seen: &Seen<'_>) -> Vec<Key> {
+        let grown = |key: &Key| seen.on_itself.get(key).map_or(0, |now| now - self.former.get(key).unwrap_or(&0).min(now));
+        for left in self.kept.values_mut() {
+            *left -= 1;
+        }
+        self.kept.retain(|_, left| *left > 0);
+        for key in seen.on_itself.keys().filter(|key| grown(key) * SHARE >= seen.interval) {
+            self.kept.insert(*key, KEPT);
+        }
+        if seen.only_root_ran {
+            self.kept.insert(Key::ROOT, KEPT);
+        }
+        let mut kept: Vec<_> = self.kept.keys().copied().filter(|key| !self.asked.contains(key)).collect();
+        kept.sort_by_key(|key| (std::cmp::Reverse(grown(key)), *key));
+        self.former.clone_from(seen.on_itself);
+        let mut chosen = self.asked.clone();
+        chosen.extend(kept);
+        chosen.truncate(FOCUS);
+        chosen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Key = Key::v2(10);
+    const B: Key = Key::v2(11);
+    const SECOND: u64 = 1_000_000_000;
+
+    fn choose(focus: &mut Focus, on_itself: &[(Key, u64)], only_root_ran: bool) -> Vec<Key> {
+        let on_itself = on_itself.iter().copied().collect();
+        focus.choose(&Seen { on_itself: &on_itself, only_root_ran, interval: SECOND })
+    }
+
+    #[test]
+    fn who_waits_for_its_own_is_split() {
+        let mut focus = Focus::default();
+        assert_eq!(choose(&mut focus, &[(A, SECOND / 2), (B, SECOND / 1000)], false), [A]);
+        assert_eq!(choose(&mut focus, &[(A, SECOND), (B, 2 * SECOND)], false), [B, A]);
+        for _ in 1..KEPT {
+            assert_eq!(choose(&mut focus, &[(A, SECOND), (B, 2 * SECOND)], false).len(), 2, "for a while");
+        }
+        assert!(choose(&mut focus, &[(A, SECOND), (B, 2 * SECOND)], false).is_empty());
+    }
+
+    #[test]
+    fn what_somebody_looks_at_comes_first() {
+        let mut focus = Focus::default();
+        focus.ask(vec![B]);
+        assert_eq!(choose(&mut focus, &[(A, SECOND), (B, SECOND)], false), [B, A]);
+        focus.ask(Vec::new());
+        let many: Vec<_> = (0..100).map(|id| (Key::v2(100 + id), (id + 1) * SECOND)).collect();
+        assert_eq!(choose(&mut focus, &many, false).len(), FOCUS);
+    }
+
+    #[test]
+    fn the_root_where_everything_is_in_it() {
+        assert_eq!(choose(&mut Focus::default(), &[], true), [Key::ROOT]);
+    }
+}
