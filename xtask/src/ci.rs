@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::process::Cmd;
 use crate::steps::{self, OnFailure, Step};
 use crate::workspace::Workspace;
-use crate::{docs, ebpf, licences};
+use crate::{docs, ebpf, licences, vm};
 
 /// Everything but the kernel side, which only compiles with its own profile.
 const USER_SIDE: [&str; 3] = ["--workspace", "--exclude", "observer-ebpf"];
@@ -31,6 +31,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         Step::new("rustdoc", || doc().args(USER_SIDE).run()),
         Step::new("docs/ is current", || docs::run(workspace, &docs::Args { check: true })),
         Step::optional("the eBPF object is that of its sources", || ebpf::check(workspace)),
+        Step::optional("live tests on the oldest kernel, in a virtual machine", || vm::step(workspace)),
     ];
     steps::run(steps, OnFailure::Continue)
 }

@@ -1,6 +1,8 @@
 //! Installing what Debian packages, where that is possible without asking anybody.
 
 use std::sync::Once;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -19,13 +21,22 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
     // Lists of a fresh container are empty or old; a failure shows itself in the next call.
     static UPDATE: Once = Once::new();
     let mut updated = Ok(());
-    UPDATE.call_once(|| updated = apt_get().arg("update").run());
+    UPDATE.call_once(|| updated = persistently(|| apt_get().arg("update").run()));
     updated?;
-    apt_get()
-        .args(["install", "--yes", "--no-install-recommends"])
-        .args(packages)
-        .run()
-        .with_context(|| format!("needed to {why}: {list}"))
+    let install = || apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages).run();
+    persistently(install).with_context(|| format!("needed to {why}: {list}"))
+}
+
+/// Mirrors have bad moments: three tries, with a pause before the next.
+pub(crate) fn persistently(download: impl Fn() -> Result<()>) -> Result<()> {
+    for pause in [5, 20] {
+        match download() {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("{error:#}; once more in {pause} s"),
+        }
+        thread::sleep(Duration::from_secs(pause));
+    }
+    download()
 }
 
 fn apt_get() -> Cmd {

@@ -22,7 +22,8 @@ impl Cmd {
     /// that rustup's choice of a toolchain is not made a second time.
     pub(crate) fn cargo(subcommand: &str) -> Self {
         let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        Self::new(program).arg(subcommand)
+        let inherited = env::vars_os().map(|(name, _)| name).filter(|name| is_of_our_package(&name.to_string_lossy()));
+        inherited.fold(Self::new(program).arg(subcommand), Self::env_remove)
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -114,6 +115,14 @@ impl Cmd {
     }
 }
 
+/// Whether `cargo run` set a variable to tell this program about its own package. To a cargo below it would be one of the user's: build
+/// scripts that look at such variables (`ring`'s does) would run again after every change between `cargo xtask` and plain cargo.
+fn is_of_our_package(name: &str) -> bool {
+    const GROUPS: [&str; 3] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+    const SINGLE: [&str; 4] = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR", "OUT_DIR"];
+    SINGLE.contains(&name) || GROUPS.iter().any(|group| name.starts_with(group))
+}
+
 /// Where a program is in `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
@@ -146,6 +155,27 @@ mod tests {
     fn a_call_is_shown_as_one_would_type_it() {
         let cmd = Cmd::new("tool").arg("plain").arg("two words").arg("it's").arg("").env("KEY", "value");
         assert_eq!(cmd.line(), r"KEY=value tool plain 'two words' 'it'\''s' ''");
+    }
+
+    #[test]
+    fn a_cargo_below_is_not_told_about_our_package() {
+        let cargo = Cmd::cargo("build");
+        let removed: Vec<_> = cargo.command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        // Cargo sets them for its tests, too.
+        for (name, _) in env::vars().filter(|(name, _)| is_of_our_package(name)) {
+            assert!(removed.contains(&OsStr::new(&name)), "{name} is not among {removed:?}");
+        }
+        assert_eq!(cargo.line(), "cargo build");
+
+        for name in ["CARGO_PKG_VERSION_MAJOR", "CARGO_MANIFEST_PATH", "CARGO_BIN_EXE_xtask", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"]
+        {
+            assert!(is_of_our_package(name), "{name}");
+        }
+        let users = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_BUILD_JOBS", "CARGO_PROFILE_DEV_DEBUG", "CARGO_NET_OFFLINE"];
+        let more = ["CARGO_REGISTRIES_X_INDEX", "CARGO_INCREMENTAL", "CARGO_TERM_COLOR", "CARGO", "RUSTUP_TOOLCHAIN", "PATH"];
+        for name in users.into_iter().chain(more) {
+            assert!(!is_of_our_package(name), "{name}");
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! What the health of the scheduler hook must say on this kernel while nothing is wrong.
+//! What this kernel's type information says of it: the health of the scheduler hook while nothing is wrong, and what `pcount` counts.
 
 use std::sync::OnceLock;
 
+use observer::collect::bpf::btf::Btf;
 use observer::collect::bpf::offsets;
 use observer::model::State;
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `On`, or on a kernel without some of the fields exactly that, and nothing else besides.
 pub(crate) fn attached() -> Result<State, String> {
@@ -11,9 +14,27 @@ pub(crate) fn attached() -> Result<State, String> {
     STATE.get_or_init(read).clone()
 }
 
+/// Whether the kernel's `pcount` counts waits, as the histogram does, or every dispatch.
+///
+/// The two differ by the tasks that are preempted on their way to sleep (`set_current_state`, then `schedule`): they are not
+/// `TASK_RUNNING` when they leave, so the kernel does not stamp that they wait, and their next dispatch has no wait. Since commit
+/// c5895d3f06cb it does not count it either; a field renamed in the same release (5.14) tells.
+pub(crate) fn pcount_is_of_waits() -> Result<bool, String> {
+    static ANSWER: OnceLock<Result<bool, String>> = OnceLock::new();
+    let read = || {
+        let bytes = vmlinux()?;
+        let btf = Btf::read(&bytes, ["task_struct"]).map_err(|error| error.to_string())?;
+        Ok(btf.member("task_struct.__state").map_err(|error| error.to_string())?.is_ok())
+    };
+    ANSWER.get_or_init(read).clone()
+}
+
+fn vmlinux() -> Result<Vec<u8>, String> {
+    std::fs::read(BTF).map_err(|error| format!("{BTF}: {error}"))
+}
+
 fn read() -> Result<State, String> {
-    const BTF: &str = "/sys/kernel/btf/vmlinux";
-    let bytes = std::fs::read(BTF).map_err(|error| format!("{BTF}: {error}"))?;
+    let bytes = vmlinux()?;
     let lacking = offsets::resolve(&bytes).map_err(|error| error.to_string())?.lacking;
     let reasons: Vec<String> = lacking.iter().map(|lacking| format!("{}: {}", lacking.missing, lacking.lost)).collect();
     Ok(if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) })

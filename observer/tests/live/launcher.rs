@@ -13,7 +13,7 @@ pub(crate) struct Truth {
     pub(crate) exec: u64,
     /// `sched_info.run_delay`, nanoseconds.
     pub(crate) run_delay: u64,
-    /// `sched_info.pcount`: dispatches that waited.
+    /// `sched_info.pcount`: dispatches that waited; on old kernels all of them ([`super::health::pcount_is_of_waits`]).
     pub(crate) pcount: u64,
     /// `nvcsw`.
     pub(crate) voluntary: u64,

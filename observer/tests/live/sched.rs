@@ -122,7 +122,7 @@ impl Window {
     fn dispatches(&self) -> Result<u64, String> {
         let Window { counted, truth, untraced, .. } = self;
         let pairs = [
-            ("waits in the histogram", counted.latency.count(), truth.pcount),
+            ("waits in the histogram", as_pcount(counted)?, truth.pcount),
             ("preempted", counted.preempted, truth.preempted),
             ("voluntary", counted.voluntary, truth.voluntary),
             ("runs that ended", counted.preempted + counted.voluntary, counted.runs),
@@ -131,7 +131,7 @@ impl Window {
             Some((what, ours, all)) => Err(format!(
                 "{what}: {ours} of {all}, {untraced} switches not reported ({} booked before a migration; {truth:?})"
             )),
-            None => Ok(truth.pcount - counted.latency.count()),
+            None => Ok(truth.pcount - as_pcount(counted)?),
         }
     }
 
@@ -167,6 +167,11 @@ pub(crate) fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
         exited: is.exited - was.exited,
         ..Sched::default()
     })
+}
+
+/// The number that the kernel's `pcount` must equal.
+fn as_pcount(counted: &Sched) -> Result<u64, String> {
+    Ok(if health::pcount_is_of_waits()? { counted.latency.count() } else { counted.runs })
 }
 
 pub(crate) fn untraced(sample: &Sample) -> u64 {
@@ -359,20 +364,16 @@ fn what_does_not_fit_is_named_and_counted() -> Result<String, String> {
     let here = difference(&*sched(&sample, &parent.path())?, &counted_before)?;
     let other = sched(&sample, "~other")?;
     let lost = sample.host.table_full.unwrap_or(0);
-    let waits = here.latency.count() + other.latency.count() + untraced(&sample) - untraced(&was);
+    let (ours, others) = (as_pcount(&here)?, as_pcount(&other)?);
+    let waits = ours + others + untraced(&sample) - untraced(&was);
     // Others' tasks may be in ~other, too, hence at least.
-    if lost == 0 || here.latency.count() >= truth.pcount || waits < truth.pcount {
-        return Err(format!(
-            "{lost} did not fit; {} + {} waits, the kernel says {}",
-            here.latency.count(),
-            other.latency.count(),
-            truth.pcount
-        ));
+    if lost == 0 || ours >= truth.pcount || waits < truth.pcount {
+        return Err(format!("{lost} did not fit; {ours} + {others} waits, the kernel says {}", truth.pcount));
     }
     let state = sample.sources.iter().find(|source| source.name == "sched").map(|source| (source.state.clone(), source.dropped));
     match state {
         Some((State::Degraded(why), dropped)) if why.contains("table full") && dropped == lost + untraced(&sample) => {
-            Ok(format!("{lost} look-ups found no slot; {} waits of {} in ~other", other.latency.count(), waits))
+            Ok(format!("{lost} look-ups found no slot; {others} waits of {waits} in ~other"))
         }
         other => Err(format!("health says {other:?}")),
     }

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::packages::persistently;
 use crate::process::Cmd;
 use crate::workspace::{self, read_text};
+
+const RELEASE: &str = "/etc/os-release";
 
 /// apt with the sources of one suite only.
 pub(crate) struct Apt {
@@ -27,7 +30,7 @@ impl Apt {
         }
         let apt = Self { config: folder.join("apt.conf") };
         workspace::write(&apt.config, configuration(folder))?;
-        apt.call("apt-get").args(["--quiet", "update"]).run()?;
+        persistently(|| apt.call("apt-get").args(["--quiet", "update"]).run())?;
         Ok(apt)
     }
 
@@ -48,7 +51,7 @@ impl Apt {
     /// Downloads a package and unpacks it into `folder`; nothing is installed.
     pub(crate) fn unpack(&self, package: &str, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        self.call("apt-get").args(["--quiet", "download", package]).dir(folder).run()?;
+        persistently(|| self.call("apt-get").args(["--quiet", "download", package]).dir(folder).run())?;
         let archive = workspace::find_below(folder, &|path| path.extension().is_some_and(|extension| extension == "deb"))
             .with_context(|| format!("apt-get left no package in {}", folder.display()))?;
         Cmd::new("dpkg").arg("-x").arg(&archive).arg(folder).run()?;
@@ -107,9 +110,14 @@ impl Source {
     }
 }
 
+/// Whether this machine's packages come from where Debian's kernels are, too: those who build on Debian have mirrors of their own.
+pub(crate) fn is_debian() -> bool {
+    read_text(Path::new(RELEASE)).is_ok_and(|release| field(&release, "ID").as_deref() == Some("debian"))
+}
+
 fn machine_source() -> Result<Source> {
-    let release = read_text(Path::new("/etc/os-release"))?;
-    let release = codename(&release).context("/etc/os-release names no release: is this Debian?")?;
+    let release = read_text(Path::new(RELEASE))?;
+    let release = field(&release, "VERSION_CODENAME").with_context(|| format!("{RELEASE} names no release: is this Debian?"))?;
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));
@@ -127,8 +135,8 @@ fn machine_source() -> Result<Source> {
     found.with_context(|| format!("no apt source of this machine has {release}: the kernels are fetched where it comes from"))
 }
 
-fn codename(os_release: &str) -> Option<String> {
-    let value = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+fn field(os_release: &str, name: &str) -> Option<String> {
+    let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
     Some(value.trim_matches('"').to_owned())
 }
 
@@ -249,8 +257,9 @@ Signed-By: /keys/debian.gpg
 
     #[test]
     fn the_release_is_named_with_and_without_quotes() {
-        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(), Some("bookworm"));
-        assert_eq!(codename("VERSION_CODENAME=\"trixie\"\n").as_deref(), Some("trixie"));
-        assert_eq!(codename("ID=arch\n"), None);
+        assert_eq!(field("ID=debian\nVERSION_CODENAME=bookworm\n", "VERSION_CODENAME").as_deref(), Some("bookworm"));
+        assert_eq!(field("VERSION_CODENAME=\"trixie\"\n", "VERSION_CODENAME").as_deref(), Some("trixie"));
+        assert_eq!(field("VERSION_ID=12\nID=arch\n", "ID").as_deref(), Some("arch"));
+        assert_eq!(field("ID=arch\n", "VERSION_CODENAME"), None);
     }
 }
