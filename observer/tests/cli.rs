@@ -61,7 +61,7 @@ fn bad_usage() {
     refused(&mut observer("nonsense"), &["nonsense"]);
     refused(&mut observer("dump --cuont 1"), &["--cuont", "--count"]);
     refused(&mut observer("dump --count 0"), &["--count"]);
-    refused(&mut observer("dump --entity pod"), &["--entity", "host, cpu, cgroup, source"]);
+    refused(&mut observer("dump --entity pod"), &["--entity", "host, cpu, cgroup, process, thread, source"]);
     refused(&mut observer("dump --cgroup a.slice"), &["--cgroup", "a.slice", "/system.slice"]);
     refused(&mut observer("dump --interval 1"), &["--interval", "200ms"]);
     refused(&mut observer("dump --interval 1ms"), &["--interval", "10ms to 10m"]);
@@ -146,7 +146,9 @@ fn dump_is_narrowed() {
         objects[0]["rows"].as_array().unwrap().iter().map(|row| row["entity"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(kinds("--entity host"), ["host"]);
-    assert!(kinds("--cgroup /").iter().all(|kind| kind == "cgroup"));
+    assert!(kinds("--cgroup /").iter().all(|kind| ["cgroup", "process"].contains(&kind.as_str())));
+    assert!(!kinds("").iter().any(|kind| kind == "thread"), "they are many: only for who asks");
+    assert!(kinds("--entity thread").iter().all(|kind| kind == "thread"));
 }
 
 #[test]
