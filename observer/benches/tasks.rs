@@ -1,5 +1,5 @@
 //! What reading all threads costs, the iterator beside `/proc`, while a child has 5,000 threads that sleep. Needs root;
-//! `cargo xtask bench tasks`. Budget: 3 ms for the iterator's records.
+//! `cargo xtask bench tasks`. Budget: 3 ms of CPU time for the iterator on a machine that is otherwise idle.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};

@@ -382,7 +382,9 @@ fn names_are_escaped_and_known() -> Result<String, String> {
         return Err(format!("command line {command:?}"));
     }
     let user = process.identity.user.as_deref();
-    same("user", user, Some("root"))?;
+    // The guests of `cargo xtask vm` have no such file.
+    let named = fs::read_to_string("/etc/passwd").is_ok_and(|users| users.starts_with("root:"));
+    same("user", user, Some(if named { "root" } else { "0" }))?;
     let kernel = sample.processes.iter().find(|process| process.pid == 2).ok_or("no row of kthreadd")?;
     same("kthreadd", (&*kernel.comm, kernel.identity.command.as_deref()), ("kthreadd", None))?;
     Ok(format!("{} runs {command:?} as {user:?}", process.comm))
