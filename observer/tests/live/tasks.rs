@@ -351,8 +351,8 @@ fn a_wait_that_goes_on_is_pending() -> Result<String, String> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    // The reading itself may run on that CPU; then all three wait.
-    if waiting < 200 || longest == 0 || longest > 10_000_000_000 {
+    // The reading itself may run on that CPU, and then all three wait; or a switch falls between two records, and two seem to run.
+    if waiting < 150 || longest == 0 || longest > 10_000_000_000 {
         return Err(format!("{waiting} waiting, {running} running, the longest for {longest} ns"));
     }
     Ok(format!("of 300 readings of spinners {waiting} waited, {running} ran; the longest wait was {longest} ns so far"))
