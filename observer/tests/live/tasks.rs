@@ -109,6 +109,7 @@ fn stat(pid: u32) -> Result<Vec<String>, String> {
     Ok(rest.split_whitespace().map(str::to_owned).collect())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "calls read like the comparison that they are")]
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, kernels: T) -> Result<(), String> {
     if ours == kernels { Ok(()) } else { Err(format!("{what}: {ours:?}, the kernel says {kernels:?}")) }
 }
