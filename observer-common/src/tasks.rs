@@ -96,6 +96,8 @@ pod! {
         pub exit_state: u64,
         /// `task_struct.on_cpu`; 0 on kernels for one CPU.
         pub on_cpu: u64,
+        /// 1 where `on_cpu` is a single byte (7.2), not an int.
+        pub on_cpu_is_byte: u64,
         /// `task_struct.prio`.
         pub prio: u64,
         /// `task_struct.cred`.

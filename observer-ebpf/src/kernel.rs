@@ -213,7 +213,13 @@ impl Task {
     /// Whether it holds a CPU.
     #[inline(always)]
     pub(crate) fn on_cpu(self) -> u32 {
-        if task_offset!(on_cpu) == 0 { 0 } else { load(self.0, task_offset!(on_cpu)) }
+        if task_offset!(on_cpu) == 0 {
+            0
+        } else if task_offset!(on_cpu_is_byte) != 0 {
+            u32::from(load::<u8>(self.0, task_offset!(on_cpu)))
+        } else {
+            load(self.0, task_offset!(on_cpu))
+        }
     }
 
     /// Its priority.

@@ -146,7 +146,9 @@ fn dump_is_narrowed() {
         objects[0]["rows"].as_array().unwrap().iter().map(|row| row["entity"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(kinds("--entity host"), ["host"]);
-    assert!(kinds("--cgroup /").iter().all(|kind| kind == "cgroup"));
+    assert!(kinds("--cgroup /").iter().all(|kind| ["cgroup", "process"].contains(&kind.as_str())));
+    assert!(!kinds("").iter().any(|kind| kind == "thread"), "they are many: only for who asks");
+    assert!(kinds("--entity thread").iter().all(|kind| kind == "thread"));
 }
 
 #[test]

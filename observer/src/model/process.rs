@@ -30,7 +30,7 @@ pub struct Process {
     pub pending: Option<u64>,
 }
 
-task_metrics!(Process, "process.cpu.time", "of all its threads, ended ones included as far as the kernel or observer kept them");
+task_metrics!(Process, "process.cpu.time", "of all its threads, ended ones included");
 
 /// What it does.
 pub static STATUS: Metric<Process> = Metric::new(

@@ -126,12 +126,8 @@ macro_rules! task_metrics {
             "observer.cpu.run_queue.wait.pending",
             "PENDING",
             Unit::Seconds,
-            concat!(
-                "How long it has been waiting for a CPU at this moment, ",
-                $of,
-                "; throttled time is inside. \
-                 Not yet in observer.cpu.run_queue.wait.time."
-            ),
+            "Waits for a CPU that go on at this moment, as long as they are so far (of a process: of all its threads together); throttled \
+             time is inside. Not yet in observer.cpu.run_queue.wait.time.",
             Read::Gauge(&[Part { attributes: &[], read: |e| Some(e.pending? as f64 / 1e9) }]),
         );
         /// CPU time by mode.

@@ -109,6 +109,7 @@ fn stat(pid: u32) -> Result<Vec<String>, String> {
     Ok(rest.split_whitespace().map(str::to_owned).collect())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "calls read like the comparison that they are")]
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, kernels: T) -> Result<(), String> {
     if ours == kernels { Ok(()) } else { Err(format!("{what}: {ours:?}, the kernel says {kernels:?}")) }
 }
@@ -352,8 +353,8 @@ fn a_wait_that_goes_on_is_pending() -> Result<String, String> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    // The reading itself may run on that CPU; then all three wait.
-    if waiting < 200 || longest == 0 || longest > 10_000_000_000 {
+    // The reading itself may run on that CPU, and then all three wait; or a switch falls between two records, and two seem to run.
+    if waiting < 150 || longest == 0 || longest > 10_000_000_000 {
         return Err(format!("{waiting} waiting, {running} running, the longest for {longest} ns"));
     }
     Ok(format!("of 300 readings of spinners {waiting} waited, {running} ran; the longest wait was {longest} ns so far"))
@@ -383,7 +384,9 @@ fn names_are_escaped_and_known() -> Result<String, String> {
         return Err(format!("command line {command:?}"));
     }
     let user = process.identity.user.as_deref();
-    same("user", user, Some("root"))?;
+    // The guests of `cargo xtask vm` have no such file.
+    let named = fs::read_to_string("/etc/passwd").is_ok_and(|users| users.starts_with("root:"));
+    same("user", user, Some(if named { "root" } else { "0" }))?;
     let kernel = sample.processes.iter().find(|process| process.pid == 2).ok_or("no row of kthreadd")?;
     same("kthreadd", (&*kernel.comm, kernel.identity.command.as_deref()), ("kthreadd", None))?;
     Ok(format!("{} runs {command:?} as {user:?}", process.comm))

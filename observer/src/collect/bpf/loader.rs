@@ -214,8 +214,9 @@ pub(super) fn refused(doing: &'static str, error: &(dyn std::error::Error + 'sta
         if text.lines().nth(1).is_some() {
             tracing::debug!(%text, "the kernel said");
         }
-        let statistics =
-            |line: &str| ["processed ", "verification time", "stack depth"].iter().any(|start| line.starts_with(start));
+        let statistics = |line: &str| {
+            ["processed ", "insns processed", "verification time", "stack depth"].iter().any(|start| line.starts_with(start))
+        };
         let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !statistics(line)).collect();
         let first = lines.first().map_or("", |line| line.split(". Verifier output").next().unwrap_or(line));
         for line in [Some(first), lines.get(1..).and_then(<[&str]>::last).copied()].into_iter().flatten() {

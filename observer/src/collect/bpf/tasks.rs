@@ -112,11 +112,13 @@ pub(super) fn resolve(btf: &btf::Btf<'_>) -> Result<Result<TaskOffsets, Missing>
         }
     };
     let optional = |path: &str| Ok(btf.member(path)?.map_or(0, |member| member.offset));
+    let on_cpu = btf.member("task_struct.on_cpu")?.ok();
     let offsets = TaskOffsets {
         real_parent: member("task_struct.real_parent")?,
         flags: member("task_struct.flags")?,
         exit_state: member("task_struct.exit_state")?,
-        on_cpu: optional("task_struct.on_cpu")?,
+        on_cpu: on_cpu.as_ref().map_or(0, |member| member.offset),
+        on_cpu_is_byte: u64::from(on_cpu.is_some_and(|member| member.size == 1)),
         prio: member("task_struct.prio")?,
         cred: member("task_struct.cred")?,
         cred_euid: member("cred.euid.val")?,

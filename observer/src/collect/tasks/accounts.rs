@@ -10,10 +10,10 @@
 //! A thread that calls `exec` while it is not the first of its process takes the first one's place and id, with its own counters: that
 //! thread's numbers may step back, and then have no rate.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use super::ids::Map;
 use super::seen::Seen;
 use crate::model::text::escape;
 use crate::model::{Counts, Identity, Process, Status, Thread};
@@ -26,8 +26,8 @@ const LOOKS: usize = 512;
 pub struct Accounts {
     /// Number of the reading, so that who is gone can be told.
     round: u64,
-    threads: HashMap<Id, ThreadAccount>,
-    processes: HashMap<Id, ProcessAccount>,
+    threads: Map<Id, ThreadAccount>,
+    processes: Map<Id, ProcessAccount>,
 }
 
 /// An id and a start.

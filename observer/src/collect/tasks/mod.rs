@@ -1,15 +1,16 @@
 //! Threads and processes as a source: the task iterator where it can be used, else `/proc`; then what names them, and the accounts.
 
 pub mod accounts;
+mod ids;
 pub mod seen;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use observer_common::sched::Key;
 
 use self::accounts::Accounts;
+use self::ids::Map;
 use self::seen::{Place, Seen};
 use super::Roots;
 use super::bpf::tasks::Tasks;
@@ -44,7 +45,7 @@ impl TaskSource {
             threads: Threads::new(roots),
             seen: Vec::new(),
             accounts: Accounts::default(),
-            known: Known { names: Names::new(roots), paths: HashMap::new() },
+            known: Known { names: Names::new(roots), paths: Map::default() },
             state: State::Off("not read yet".into()),
             duration: Duration::ZERO,
         }
@@ -109,7 +110,7 @@ pub(super) fn in_initial_namespace(roots: &Roots) -> Result<(), String> {
 #[derive(Debug)]
 struct Known {
     names: Names,
-    paths: HashMap<Key, Arc<str>>,
+    paths: Map<Key, Arc<str>>,
 }
 
 impl Known {
