@@ -4,6 +4,7 @@
 //! ratios and quantiles are derived on reading. Each entity (host, cpu, cgroup, contention, source) has one file: its struct, then its metrics,
 //! then their tests. The [`catalogue`] is the list of all of them; every screen and every export is a loop over it.
 
+pub mod blame;
 pub mod catalogue;
 pub mod cgroup;
 pub mod contention;
@@ -18,6 +19,7 @@ pub mod sched;
 pub mod source;
 pub mod text;
 
+pub use blame::{Blame, Blamed};
 pub use cgroup::{Cgroup, Hierarchy, Longest};
 pub use contention::{Contention, Party};
 pub use cpu::Cpu;
