@@ -94,6 +94,11 @@ impl<'a> Blame<'a> {
         Blame { snapshot, rates: snapshot.is.contentions.iter().map(rate).collect() }
     }
 
+    /// What was compared.
+    pub fn snapshot(&self) -> &'a Snapshot {
+        self.snapshot
+    }
+
     /// The lists of a cgroup with its descendants. What is inside it on both sides is `~self`; the processes of the cgroup itself,
     /// which it has in focus, are told apart.
     pub fn lists(&self, key: Key) -> Lists {
@@ -313,7 +318,8 @@ mod tests {
 
     #[test]
     fn leaves_name_each_other() {
-        let snapshot = snapshot(&[("/a/x", "/b", 70), ("/a/x", "/a/x", 20), ("/a/x", "~idle", 10), ("/b", "/a/x", 5), ("/b", "/", 0)]);
+        let snapshot =
+            snapshot(&[("/a/x", "/b", 70), ("/a/x", "/a/x", 20), ("/a/x", "~idle", 10), ("/b", "/a/x", 5), ("/b", "/", 0)]);
         check(&snapshot, "/a/x", "/b 70, ~self 20, ~idle 10", "~self 20, /b 5");
         check(&snapshot, "/b", "/a/x 5", "/a/x 70");
         let list = Blame::of(&snapshot).culprits(party("/a/x").key);
@@ -325,7 +331,14 @@ mod tests {
     #[test]
     fn a_parent_folds_what_is_inside() {
         // /a/z has died; a cgroup that only begins like it has not.
-        let pairs = [("/a/x", "/a/y", 40), ("/a/y", "/a/x", 30), ("/a", "/a/z", 8), ("/a", "/ab", 4), ("/a/x", "/b", 2), ("/b", "/a/y", 1)];
+        let pairs = [
+            ("/a/x", "/a/y", 40),
+            ("/a/y", "/a/x", 30),
+            ("/a", "/a/z", 8),
+            ("/a", "/ab", 4),
+            ("/a/x", "/b", 2),
+            ("/b", "/a/y", 1),
+        ];
         check(&snapshot(&pairs[..3]), "/a", "~self 78", "~self 78");
         check(&snapshot(&[pairs[3], pairs[4], pairs[5]]), "/a", "/ab 4, /b 2", "/b 1");
         check(&snapshot(&pairs[4..]), "/", "~self 3", "~self 3");
@@ -339,7 +352,8 @@ mod tests {
 
     #[test]
     fn a_cgroup_in_focus_splits_by_process() {
-        let pairs = [("/b #1", "/b #2", 60), ("/b #1", "/b #1", 5), ("/b #2", "/b #1", 30), ("/b #2", "/a/x", 10), ("/a/x", "/b #2", 3)];
+        let pairs =
+            [("/b #1", "/b #2", 60), ("/b #1", "/b #1", 5), ("/b #2", "/b #1", 30), ("/b #2", "/a/x", 10), ("/a/x", "/b #2", 3)];
         let snapshot = snapshot(&pairs);
         check(&snapshot, "/b", "/b #2 60, /b #1 35, /a/x 10", "/b #1 65, /b #2 30, /a/x 3");
         check(&snapshot, "/a/x", "/b #2 3", "/b #2 10");
