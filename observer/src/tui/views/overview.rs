@@ -61,7 +61,12 @@ const PROCESSES: u16 = 4;
 pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
     let palette = app.options.palette;
     let blamed = Blame::of(snapshot);
-    let sentences = text::wrap(&verdict::sentence(&verdict::evidence(&blamed)), area.width, if area.height > 12 { 2 } else { 1 });
+    let most = match area.height {
+        20.. => 3,
+        13.. => 2,
+        _ => 1,
+    };
+    let sentences = text::wrap(&verdict::sentence(&verdict::evidence(&blamed)), area.width, most);
     for (y, line) in (0..).zip(&sentences) {
         text::put(buffer, area, 0, y, line, palette.style(Tone::Title));
     }
