@@ -1,6 +1,7 @@
 //! Who held the CPU while one waited, and whom it delayed: the pairs of [`Contention`], compared over an interval and folded.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
@@ -13,6 +14,16 @@ pub struct Blame<'a> {
     snapshot: &'a Snapshot,
     /// Seconds a second of each row of the newer sample; `None` where they are unknown.
     rates: Vec<Option<f64>>,
+    /// The rows by victim, ascending by hierarchy and path, so that a subtree's are found without looking at all.
+    runs: Vec<Run<'a>>,
+}
+
+/// The rows of one victim.
+#[derive(Debug)]
+struct Run<'a> {
+    kind: u8,
+    path: &'a str,
+    rows: Range<usize>,
 }
 
 /// One side of what a list tells: who was waited for, or who waited.
@@ -79,19 +90,7 @@ impl<'a> Blame<'a> {
     ///
     /// A pair that the former sample does not have began at 0, if the scheduler hook was on then.
     pub fn of(snapshot: &'a Snapshot) -> Blame<'a> {
-        let interval = snapshot.interval().filter(|interval| *interval > 0.0);
-        let counted = |sample: &&Arc<Sample>| sample.cgroups.iter().any(|cgroup| cgroup.sched.is_some());
-        let (Some(interval), Some(was)) = (interval, snapshot.was.as_ref().filter(counted)) else {
-            return Blame { snapshot, rates: vec![None; snapshot.is.contentions.len()] };
-        };
-        let mut before = was.contentions.iter().peekable();
-        let key = |pair: &Contention| (pair.victim.key, pair.culprit.key);
-        let rate = |is: &Contention| {
-            while before.next_if(|was| key(was) < key(is)).is_some() {}
-            let began = before.next_if(|was| key(was) == key(is)).map_or(0, |was| was.time);
-            Some(is.time.checked_sub(began)? as f64 / 1e9 / interval)
-        };
-        Blame { snapshot, rates: snapshot.is.contentions.iter().map(rate).collect() }
+        Blame { snapshot, rates: rates(snapshot), runs: runs(&snapshot.is) }
     }
 
     /// What was compared.
@@ -104,7 +103,7 @@ impl<'a> Blame<'a> {
     pub fn lists(&self, key: Key) -> Lists {
         let inside = Subtree::of(&self.snapshot.is, key);
         let (mut culprits, mut victims) = (Sums::default(), Sums::default());
-        for (pair, rate) in self.pairs() {
+        for (pair, rate) in self.pairs(0..self.rates.len()) {
             let (waited, held) = (inside.waits(&pair.victim), inside.contains(&pair.culprit));
             if waited {
                 culprits.add(pair, &pair.culprit, held.then_some(key), rate);
@@ -116,20 +115,42 @@ impl<'a> Blame<'a> {
         Lists { culprits: culprits.list(), victims: victims.list() }
     }
 
-    /// Who held the CPU while a cgroup with its descendants waited.
+    /// Who held the CPU while a cgroup with its descendants waited: as [`Blame::lists`] has it, without a look at everybody else.
     pub fn culprits(&self, key: Key) -> List {
-        self.culprits_of(&Subtree::of(&self.snapshot.is, key), key)
+        let inside = Subtree::of(&self.snapshot.is, key);
+        if key == Key::ROOT {
+            return self.culprits_of(&inside, &self.runs);
+        }
+        let kind = key.kind();
+        let from = |path: &str| self.runs.partition_point(|run| (run.kind, run.path) < (kind, path));
+        let beneath = inside.path.map_or(0..0, |path| from(&format!("{path}/"))..from(&format!("{path}0")));
+        // Next to it are those whose names begin like its own.
+        let own = self.own(key, inside.path);
+        self.culprits_of(&inside, own.iter().chain(&self.runs[beneath]))
     }
 
     /// Who held the CPU while a cgroup's own tasks waited, those of its descendants left out.
     pub fn culprits_of_own(&self, key: Key) -> List {
-        self.culprits_of(&Subtree { keys: vec![key], beneath: None, kind: key.kind() }, key)
+        let inside = Subtree::of(&self.snapshot.is, key);
+        let own = self.own(key, inside.path);
+        self.culprits_of(&Subtree { alone: true, ..inside }, own)
     }
 
-    fn culprits_of(&self, inside: &Subtree, key: Key) -> List {
+    /// The rows of a cgroup itself and of its processes.
+    fn own(&self, key: Key, path: Option<&str>) -> &[Run<'a>] {
+        let own = (key.kind(), path.unwrap_or_default());
+        let from = self.runs.partition_point(|run| (run.kind, run.path) < own);
+        let many = self.runs[from..].partition_point(|run| (run.kind, run.path) == own);
+        &self.runs[from..from + many]
+    }
+
+    fn culprits_of<'r>(&self, inside: &Subtree<'_>, runs: impl IntoIterator<Item = &'r Run<'a>>) -> List
+    where
+        'a: 'r,
+    {
         let mut culprits = Sums::default();
-        for (pair, rate) in self.pairs().filter(|(pair, _)| inside.waits(&pair.victim)) {
-            culprits.add(pair, &pair.culprit, inside.contains(&pair.culprit).then_some(key), rate);
+        for (pair, rate) in runs.into_iter().flat_map(|run| self.pairs(run.rows.clone())) {
+            culprits.add(pair, &pair.culprit, inside.contains(&pair.culprit).then_some(inside.key), rate);
         }
         culprits.list()
     }
@@ -164,10 +185,48 @@ impl<'a> Blame<'a> {
         victims
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&'a Contention, f64)> {
+    fn pairs(&self, rows: Range<usize>) -> impl Iterator<Item = (&'a Contention, f64)> {
         let known = |(pair, rate): (&'a Contention, &Option<f64>)| Some((pair, rate.filter(|rate| *rate > 0.0)?));
-        self.snapshot.is.contentions.iter().zip(&self.rates).filter_map(known)
+        self.snapshot.is.contentions[rows.clone()].iter().zip(&self.rates[rows]).filter_map(known)
     }
+}
+
+/// Seconds a second of each row.
+fn rates(snapshot: &Snapshot) -> Vec<Option<f64>> {
+    let interval = snapshot.interval().filter(|interval| *interval > 0.0);
+    let counted = |sample: &&Arc<Sample>| sample.cgroups.iter().any(|cgroup| cgroup.sched.is_some());
+    let (Some(interval), Some(was)) = (interval, snapshot.was.as_ref().filter(counted)) else {
+        return vec![None; snapshot.is.contentions.len()];
+    };
+    let mut before = was.contentions.iter().peekable();
+    let key = |pair: &Contention| (pair.victim.key, pair.culprit.key);
+    let rate = |is: &Contention| {
+        while before.next_if(|was| key(was) < key(is)).is_some() {}
+        let began = before.next_if(|was| key(was) == key(is)).map_or(0, |was| was.time);
+        Some(is.time.checked_sub(began)? as f64 / 1e9 / interval)
+    };
+    snapshot.is.contentions.iter().map(rate).collect()
+}
+
+fn runs(sample: &Sample) -> Vec<Run<'_>> {
+    let mut from = 0;
+    let run = |pairs| {
+        let pairs: &[Contention] = pairs;
+        let rows = from..from + pairs.len();
+        from = rows.end;
+        let victim = &pairs.first()?.victim;
+        Some(Run { kind: victim.cgroup.kind(), path: path(sample, victim), rows })
+    };
+    let mut runs: Vec<_> = sample.contentions.chunk_by(|a, b| a.victim.key == b.victim.key).filter_map(run).collect();
+    runs.sort_by(|a, b| (a.kind, a.path).cmp(&(b.kind, b.path)));
+    runs
+}
+
+/// The path of the cgroup that a party is or is in.
+fn path<'a>(sample: &'a Sample, party: &'a Party) -> &'a str {
+    let cgroup = |key| sample.cgroups.binary_search_by_key(&key, |cgroup| cgroup.id).ok().map(|at| &*sample.cgroups[at].path);
+    // A cgroup's name is its path, and stays so when it has died.
+    if party.key == party.cgroup { &party.name } else { cgroup(party.cgroup).unwrap_or_default() }
 }
 
 /// Rates by key.
@@ -200,44 +259,37 @@ impl Sums {
 }
 
 /// A cgroup with its descendants.
-struct Subtree {
-    /// Those of the sample, ascending.
-    keys: Vec<Key>,
-    /// How the paths of descendants begin: some may have died since they were counted. `None` for the cgroup alone.
-    beneath: Option<String>,
-    /// Their kind; the root has those of every hierarchy.
-    kind: u8,
+struct Subtree<'a> {
+    sample: &'a Sample,
+    key: Key,
+    /// `None` when it is not in the sample.
+    path: Option<&'a str>,
+    /// Its descendants are left out.
+    alone: bool,
 }
 
-impl Subtree {
-    fn of(sample: &Sample, key: Key) -> Subtree {
-        let kind = key.kind();
-        let found = sample.cgroups.binary_search_by_key(&key, |cgroup| cgroup.id).ok().map(|at| &sample.cgroups[at]);
-        let beneath = found.filter(|_| matches!(kind, kind::V2 | kind::CPU)).map(|cgroup| format!("{}/", cgroup.path));
-        let keys = match &beneath {
-            Some(path) => {
-                let is_in = |id: Key, of: &str| id == key || id.kind() == kind && of.starts_with(path);
-                sample.cgroups.iter().filter(|cgroup| is_in(cgroup.id, &cgroup.path)).map(|cgroup| cgroup.id).collect()
-            }
-            None => vec![key],
-        };
-        // Everything is beneath the root.
-        let beneath = if key == Key::ROOT { Some("/".into()) } else { beneath };
-        Subtree { keys, beneath, kind }
+impl<'a> Subtree<'a> {
+    fn of(sample: &'a Sample, key: Key) -> Subtree<'a> {
+        let found = sample.cgroups.binary_search_by_key(&key, |cgroup| cgroup.id).ok();
+        let alone = !matches!(key.kind(), kind::ROOT | kind::V2 | kind::CPU);
+        Subtree { sample, key, path: found.map(|at| &*sample.cgroups[at].path), alone }
     }
 
     fn contains(&self, party: &Party) -> bool {
-        let beneath = match &self.beneath {
-            None => false,
-            Some(_) if self.kind == kind::ROOT => matches!(party.cgroup.kind(), kind::V2 | kind::CPU | kind::GONE),
-            Some(path) => party.key.kind() == self.kind && party.name.starts_with(path),
+        let beneath = || match self.key.kind() {
+            // Everything is beneath the root, whatever its hierarchy.
+            kind::ROOT => matches!(party.cgroup.kind(), kind::V2 | kind::CPU | kind::GONE),
+            kind if party.cgroup.kind() != kind => false,
+            _ => self
+                .path
+                .is_some_and(|above| path(self.sample, party).strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))),
         };
-        beneath || self.keys.binary_search(&party.cgroup).is_ok()
+        party.cgroup == self.key || !self.alone && beneath()
     }
 
     /// As [`Subtree::contains`]; whoever waits, even who found no slot, is on the machine.
     fn waits(&self, party: &Party) -> bool {
-        self.contains(party) || self.kind == kind::ROOT && self.beneath.is_some()
+        self.contains(party) || self.key == Key::ROOT && !self.alone
     }
 }
 
@@ -295,7 +347,7 @@ mod tests {
                 start: SystemTime::UNIX_EPOCH,
                 host: Host::default(),
                 cpus: Vec::new(),
-                cgroups: CGROUPS.iter().map(cgroup).collect(),
+                cgroups: CGROUPS.iter().chain(&["~other"]).map(cgroup).collect(),
                 contentions,
                 sources: Vec::new(),
             }
