@@ -2,7 +2,8 @@
 //!
 //! A [`Sample`] holds what the kernel said, cumulative and in base units. A [`Snapshot`] is two of them and never changes; rates,
 //! ratios and quantiles are derived on reading. Each entity (host, cpu, cgroup, contention, source) has one file: its struct, then its metrics,
-//! then their tests. The [`catalogue`] is the list of all of them; every screen and every export is a loop over it.
+//! then their tests; [`blame`] folds contention. The [`catalogue`] is the list of all of them; every screen and every export is a loop
+//! over it.
 
 pub mod blame;
 pub mod catalogue;
