@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use observer_common::sched::{Key, kind};
 
 use super::table::{Cell, Column, Sort, order};
-use crate::model::{Attributes, Cgroup, Row, Snapshot, Value, cgroup};
+use crate::model::{Cgroup, Row, Snapshot, Value, cgroup};
 
 /// A line of a list of cgroups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,7 +114,7 @@ pub const OWN_SHARE: f64 = 0.05;
 /// quota stopped them; where neither is known, by CPU time.
 pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
     let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
-    let loss: Vec<_> = rows.iter().map(ledger_loss).collect();
+    let loss: Vec<_> = rows.iter().map(|row| Loss::of(row).all).collect();
     let throttled: Vec<_> = rows.iter().map(|row| row.number(&cgroup::THROTTLED_TIME, &[])).collect();
     let cpu: Vec<_> = rows.iter().map(|row| row.number(&cgroup::CPU_TIME, &[])).collect();
     let parents = parents(&snapshot.is.cgroups);
@@ -148,17 +148,33 @@ pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
 }
 
 /// What a cgroup with its descendants lost by the ledger, in seconds a second.
-fn ledger_loss(row: &Row<'_, Cgroup>) -> Option<f64> {
-    let points = row.points_of(&cgroup::LEDGER);
-    let lost = points.iter().filter(|point| point.attributes != WORKED).filter_map(|point| match point.value {
-        Value::Counter { rate, .. } => rate,
-        _ => None,
-    });
-    lost.reduce(|sum, rate| sum + rate)
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Loss {
+    /// Waited for a CPU that somebody else had.
+    pub waited: Option<f64>,
+    /// Stopped by a quota.
+    pub throttled: Option<f64>,
+    /// All accounts but the work.
+    pub all: Option<f64>,
 }
 
-/// The one account of the ledger that is not lost.
-const WORKED: Attributes = &[("observer.ledger.account", "worked")];
+impl Loss {
+    /// Reads it in one go: it is asked of every cgroup in every frame.
+    pub fn of(row: &Row<'_, Cgroup>) -> Loss {
+        let mut loss = Loss::default();
+        cgroup::LEDGER.points(row.is, row.was, row.interval, &mut |point| {
+            let (Value::Counter { rate: Some(rate), .. }, [(_, account)]) = (point.value, point.attributes) else { return };
+            match *account {
+                "worked" => return,
+                "waited" => loss.waited = Some(rate),
+                "throttled" => loss.throttled = Some(rate),
+                _ => {}
+            }
+            *loss.all.get_or_insert(0.0) += rate;
+        });
+        loss
+    }
+}
 
 fn arrange(indices: &mut [usize], rows: &[Row<'_, Cgroup>], column: &Column<Cgroup>, descending: bool) {
     if matches!(column.cell, Cell::Label) {

@@ -1,9 +1,9 @@
 //! Where the time went, in one plain sentence with its evidence.
 
 use super::{blame, row};
-use crate::model::{Attributes, Blame, Blamed, Cgroup, Cpu, Row, Snapshot, cgroup, cpu, host};
+use crate::model::{Attributes, Blame, Blamed, Cgroup, Cpu, Row, cgroup, cpu, host};
 use crate::tui::format::Format;
-use crate::tui::lines;
+use crate::tui::lines::{self, Loss};
 use crate::tui::text;
 
 /// Seconds waited a second from which waiting is worth a word: a tenth of a CPU.
@@ -43,12 +43,14 @@ pub fn evidence(blame: &Blame<'_>) -> Evidence {
     let count = steal.len() as f64;
     let cgroups = &snapshot.is.cgroups;
     let parents = lines::parents(cgroups);
-    let most = largest(&own(snapshot, &parents, &|row| row.number(&cgroup::LEDGER, WAITED)));
+    let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
+    let losses: Vec<_> = rows.iter().map(Loss::of).collect();
+    let most = largest(&own(&parents, &losses.iter().map(|loss| loss.waited).collect::<Vec<_>>()));
     let behind = most.and_then(|(index, _)| {
         let culprits = blame.culprits_of_own(cgroups[index].id).without("throttled");
         culprits.main().map(|(blamed, share)| (blamed.clone(), share))
     });
-    let (throttled, quota) = throttled(snapshot, &parents);
+    let (throttled, quota) = throttled(&rows, &losses, &parents);
     let path = |(index, number): (usize, f64)| (cgroups[index].path.clone(), number);
     let waited = row(snapshot, &snapshot.is.host).number(&host::LEDGER, WAITED);
     Evidence {
@@ -63,24 +65,22 @@ pub fn evidence(blame: &Blame<'_>) -> Evidence {
 }
 
 const WAITED: Attributes = &[("observer.ledger.account", "waited")];
-const THROTTLED: Attributes = &[("observer.ledger.account", "throttled")];
 
 /// The cgroup whose own tasks were throttled most, and whose quota it was if not its own: the nearest that stopped its group. Where the
 /// kernel does not tell of tasks, the group that was stopped most.
-fn throttled(snapshot: &Snapshot, parents: &[Option<usize>]) -> (Option<(usize, f64)>, Option<String>) {
-    let stopped: Vec<_> = snapshot.rows::<Cgroup>().map(|row| row.number(&cgroup::THROTTLED_TIME, &[])).collect();
-    let tasks = own(snapshot, parents, &|row| row.number(&cgroup::LEDGER, THROTTLED));
+fn throttled(rows: &[Row<'_, Cgroup>], losses: &[Loss], parents: &[Option<usize>]) -> (Option<(usize, f64)>, Option<String>) {
+    let stopped: Vec<_> = rows.iter().map(|row| row.number(&cgroup::THROTTLED_TIME, &[])).collect();
+    let tasks = own(parents, &losses.iter().map(|loss| loss.throttled).collect::<Vec<_>>());
     let Some((index, number)) = largest(&tasks).filter(|(_, number)| *number > 0.0) else { return (largest(&stopped), None) };
-    let ancestors = std::iter::successors(Some(index), |index| parents[*index]);
-    let limiting = ancestors.into_iter().find(|index| stopped[*index].is_some_and(|stopped| stopped > 0.0));
-    let quota = limiting.filter(|limiting| *limiting != index).map(|limiting| snapshot.is.cgroups[limiting].path.clone());
+    let mut ancestors = std::iter::successors(Some(index), |index| parents[*index]);
+    let limiting = ancestors.find(|index| stopped[*index].is_some_and(|stopped| stopped > 0.0));
+    let quota = limiting.filter(|limiting| *limiting != index).map(|limiting| rows[limiting].is.path.clone());
     (Some((index, number)), quota)
 }
 
-/// A number of each cgroup itself, its descendants left out.
-fn own(snapshot: &Snapshot, parents: &[Option<usize>], read: &dyn Fn(&Row<'_, Cgroup>) -> Option<f64>) -> Vec<Option<f64>> {
-    let all: Vec<_> = snapshot.rows::<Cgroup>().map(|row| read(&row)).collect();
-    let mut own = all.clone();
+/// Of numbers of subtrees those of each cgroup itself.
+fn own(parents: &[Option<usize>], all: &[Option<f64>]) -> Vec<Option<f64>> {
+    let mut own = all.to_vec();
     for (index, parent) in parents.iter().enumerate() {
         if let (Some(number), Some(Some(above))) = (all[index], parent.map(|parent| &mut own[parent])) {
             *above -= number;
