@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use observer::model::cgroup::CpuStat;
 use observer::model::cpu::{Time, Topology};
 use observer::model::host::{Memory, Tasks};
-use observer::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Source, State};
+use observer::model::{Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State};
 use observer_common::latency::bucket;
 use observer_common::sched::Key;
 
@@ -16,6 +16,7 @@ const MS: u64 = 1_000_000;
 pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_248_000);
     let off = State::Off("needs CAP_BPF and CAP_PERFMON".into());
+    let cgroups: Vec<_> = (0..cgroups).map(|number| cgroup(second, number)).collect();
     let source = |name, state| Source { name, state, duration: Some(Duration::from_micros(340)), dropped: 0 };
     Sample {
         time: start + Duration::from_secs(second),
@@ -30,17 +31,35 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             context_switches: Some(48_211 * second),
             table_full: Some(0),
             untraced: Some(0),
-            sched: None,
             delay: None,
             busy: None,
+            sched: cgroups.first().and_then(|root| root.sched.clone()),
         },
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
-        cgroups: (0..cgroups).map(|number| cgroup(second, number)).collect(),
-        contentions: Vec::new(),
+        contentions: contentions(second, &cgroups),
+        cgroups,
         processes: Vec::new(),
         threads: Vec::new(),
         sources: vec![source("cgroup", State::On), source("memory", off), source("sched", State::On), source("stat", State::On)],
     }
+}
+
+/// Six culprits each for those that are no slices: with 1,000 cgroups some 5,000 pairs. What a slice has, its services have.
+fn contentions(second: u64, cgroups: &[Cgroup]) -> Vec<Contention> {
+    let party = |cgroup: &Cgroup| Party { key: cgroup.id, cgroup: cgroup.id, name: cgroup.path.as_str().into() };
+    let idle = Party { key: Key::IDLE, cgroup: Key::IDLE, name: "~idle".into() };
+    let leaves: Vec<_> = cgroups.iter().filter(|cgroup| cgroup.path.ends_with(".service")).map(party).collect();
+    let mut all = Vec::new();
+    for (at, victim) in leaves.iter().enumerate() {
+        let wait = at as u64 * 104_729 % 900;
+        let mut culprits: Vec<_> = (0..5).map(|step| leaves[(at * 31 + step * 97) % leaves.len()].clone()).collect();
+        culprits.push(idle.clone());
+        culprits.sort_by_key(|party| party.key);
+        culprits.dedup_by_key(|party| party.key);
+        let pair = |(step, culprit)| Contention { victim: victim.clone(), culprit, time: total(second, step, wait / (1 + step)) };
+        all.extend((0..).zip(culprits).map(pair));
+    }
+    all
 }
 
 fn cgroup(second: u64, number: u64) -> Cgroup {
@@ -65,7 +84,12 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
             limit: limited.then_some(1.5),
         },
         sched: Some(Arc::new(sched(second, number, cpu, number * 104_729 % 900))),
-        longest: None,
+        longest: Some(Longest {
+            time: (1 + number % 90) * MS,
+            tid: 4_000 + number as u32,
+            comm: "worker".into(),
+            culprit: "/slice-0001.slice/service-0002.service".into(),
+        }),
     }
 }
 
@@ -102,8 +126,11 @@ fn sched(second: u64, number: u64, run: u64, wait: u64) -> Sched {
         runs: 4 * run * second,
         preempted: run * second,
         voluntary: 3 * run * second,
+        throttled: Some(total(second, number + 3, wait / 5)),
+        migrated: 0,
+        exited: 0,
+        open: Open { run: 0, wait: Some(wait % 7 * MS), throttled: Some(0) },
         latency,
-        ..Sched::default()
     }
 }
 

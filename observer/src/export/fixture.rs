@@ -4,18 +4,42 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use observer_common::latency::bucket;
-use observer_common::sched::Key;
+use observer_common::sched::{Key, kind};
 
 use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::{
-    Cgroup, Counts, Cpu, Histogram, Host, Identity, Kind, Process, Sample, Sched, Snapshot, Source, State, Status, Thread,
+    Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Kind, Party, Process, Sample, Sched, Snapshot, Source, State,
+    Status, Thread,
 };
 
 /// Two samples, two seconds apart.
 pub(super) fn snapshot() -> Snapshot {
     Snapshot { is: Arc::new(sample(2)), was: Some(Arc::new(sample(0))) }
+}
+
+/// The same, with pairs of victim and culprit.
+pub(super) fn contended() -> Snapshot {
+    let sample = |second| {
+        let party = |key: Key, name: &str| Party { key, cgroup: key, name: name.into() };
+        let (root, a) = (party(Key::ROOT, "/"), party(Key::v2(7), "/a.slice"));
+        let process = Party { cgroup: Key::ROOT, ..party(Key::new(kind::PROCESS, 12), r"/ #12 \x1b[2Jnginx") };
+        let pair = |victim: &Party, culprit: &Party, ms: u64| Contention {
+            victim: victim.clone(),
+            culprit: culprit.clone(),
+            time: ms * 1_000_000 * second,
+        };
+        let contentions = vec![
+            pair(&root, &a, 15),
+            pair(&root, &process, 0),
+            pair(&a, &a, 31),
+            pair(&a, &process, 434),
+            pair(&a, &party(Key::IDLE, "~idle"), 9),
+        ];
+        Arc::new(Sample { contentions, ..sample(second) })
+    };
+    Snapshot { is: sample(2), was: Some(sample(0)) }
 }
 
 fn sample(second: u64) -> Sample {

@@ -15,7 +15,7 @@ const UNKNOWN: &str = "–";
 /// Writes a snapshot: a line that says when, then the tables, then an empty line.
 ///
 /// Counters show as growth per second (of time: seconds of it each second), histograms as the median and the 99th percentile of what
-/// came in during the interval.
+/// came in during the interval. Pairs of victim and culprit are in the order of their rates, all other rows in that of their keys.
 pub fn write(out: &mut dyn Write, snapshot: &Snapshot, narrow: &Narrow) -> io::Result<()> {
     let interval = snapshot.interval().map_or(UNKNOWN.into(), seconds);
     writeln!(out, "{}  {}  interval {interval}", time(snapshot.is.time), snapshot.is.host.name)?;
@@ -41,11 +41,32 @@ fn of_kind(snapshot: &Snapshot, narrow: &Narrow, kind: Kind) -> Option<Grid> {
     if labels.is_empty() {
         return None;
     }
-    let mut titles: Vec<_> = labels.iter().map(|name| (name.to_uppercase(), Align::Left)).collect();
+    let title = |name: &&str| (name.to_uppercase().replace('_', " "), Align::Left);
+    let mut titles: Vec<_> = labels.iter().map(title).collect();
     titles.extend(columns.iter().map(Column::title));
+    let mut rows = Vec::new();
+    each_kept(snapshot, narrow, kind, &mut |row| rows.push((first_rate(row), cells(row, &labels, &columns))));
+    // Thousands of pairs in the order of their keys would tell nobody anything.
+    if kind == Kind::Contention {
+        rows.sort_by(|(a, one), (b, other)| {
+            let [a, b] = [a, b].map(|rate| rate.unwrap_or(f64::NEG_INFINITY));
+            b.total_cmp(&a).then_with(|| one.cmp(other))
+        });
+    }
     let mut grid = Grid::new(titles);
-    each_kept(snapshot, narrow, kind, &mut |row| grid.push(cells(row, &labels, &columns)));
+    rows.into_iter().for_each(|(_, cells)| grid.push(cells));
     Some(grid)
+}
+
+/// The rate of a row's first counter.
+fn first_rate(row: &dyn AnyRow) -> Option<f64> {
+    let mut first = None;
+    row.each_point(&mut |point| {
+        if let Value::Counter { rate, .. } = point.value {
+            first.get_or_insert(rate);
+        }
+    });
+    first.flatten()
 }
 
 fn each_kept(snapshot: &Snapshot, narrow: &Narrow, kind: Kind, visit: &mut dyn FnMut(&dyn AnyRow)) {
@@ -197,6 +218,14 @@ mod tests {
     #[test]
     fn a_table_for_each_kind() {
         insta::assert_snapshot!(written(&Narrow::default()));
+    }
+
+    #[test]
+    fn the_worst_pair_comes_first() {
+        let mut out = Vec::new();
+        let narrow = Narrow { entity: Some(Kind::Contention), cgroup: None };
+        write(&mut out, &super::super::fixture::contended(), &narrow).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap());
     }
 
     #[test]

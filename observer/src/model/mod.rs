@@ -2,8 +2,9 @@
 //!
 //! A [`Sample`] holds what the kernel said, cumulative and in base units. A [`Snapshot`] is two of them and never changes; rates,
 //! ratios and quantiles are derived on reading. Each entity (host, cpu, cgroup, process, …) has one file: its struct, then its metrics,
-//! then their tests. The [`catalogue`] is the list of all of them; every screen and every export is a loop over it.
+//! then their tests; [`blame`] folds contention. The [`catalogue`] is the list of all of them; every screen and every export is a loop over it.
 
+pub mod blame;
 pub mod catalogue;
 pub mod cgroup;
 pub mod contention;
@@ -21,6 +22,7 @@ pub mod task;
 pub mod text;
 pub mod thread;
 
+pub use blame::{Blame, Blamed};
 pub use cgroup::{Cgroup, Hierarchy, Longest};
 pub use contention::{Contention, Party};
 pub use cpu::Cpu;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use observer_common::latency::bucket;
-use observer_common::sched::Key;
+use observer_common::sched::{Key, kind};
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::host::{Memory, Tasks};
 use crate::model::text::escape;
-use crate::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Snapshot, Source, State};
+use crate::model::{Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Snapshot, Source, State};
 
 const MS: u64 = 1_000_000;
 const GIB: u64 = 1 << 30;
@@ -22,28 +22,64 @@ struct Did {
     cpu: u64,
     wait: u64,
     throttled: Option<u64>,
+    /// How long its tasks were stopped by a quota, which is a part of the wait.
+    stopped: u64,
+    /// What waits at each moment, and what was waited on other queues.
+    pending: u64,
 }
 
 const fn did(path: &'static [u8], cpu: u64, wait: u64) -> Did {
-    Did { path, unit: None, cpu, wait, throttled: None }
+    Did { path, unit: None, cpu, wait, throttled: None, stopped: 0, pending: 0 }
 }
 
 /// Ids are given in this order, from 1.
 static CGROUPS: &[Did] = &[
-    did(b"/", 2_900, 1_240),
+    Did { stopped: 180, pending: 10, ..did(b"/", 2_900, 1_240) },
     did(b"/system.slice", 300, 12),
     Did { unit: Some("nginx.service"), ..did(b"/system.slice/nginx.service", 250, 10) },
     Did { unit: Some("ssh.service"), ..did(b"/system.slice/ssh.service", 50, 2) },
-    did(b"/batch.slice", 1_900, 900),
-    did(b"/batch.slice/train-0", 1_000, 620),
+    Did { pending: 10, ..did(b"/batch.slice", 1_900, 900) },
+    Did { pending: 10, ..did(b"/batch.slice/train-0", 1_000, 620) },
     did(b"/batch.slice/train-1", 900, 280),
-    Did { throttled: Some(300), ..did(b"/api.slice", 700, 328) },
-    Did { throttled: Some(0), ..did(b"/api.slice/web", 700, 328) },
+    Did { throttled: Some(300), stopped: 180, ..did(b"/api.slice", 700, 328) },
+    Did { throttled: Some(0), stopped: 180, ..did(b"/api.slice/web", 700, 328) },
     did(b"/idle.slice", 0, 0),
     did(b"/evil.slice", 0, 0),
     did(b"/evil.slice/\x1b[2J\x1b]0;boo\x07", 0, 0),
     did("/evil.slice/漢字の長い長い長い長い長い長い長い長い長い長い長い長い名前.service".as_bytes(), 0, 0),
     did("/evil.slice/e\u{301}\u{202e}gnp.exe".as_bytes(), 0, 0),
+];
+
+/// Who waited for whom in that second, in milliseconds; a cgroup's sum is what it waited itself.
+static CONTENTIONS: &[(&str, &[(&str, u64)])] = &[
+    (
+        "/batch.slice/train-0",
+        &[
+            ("/api.slice/web", 434),
+            ("/batch.slice/train-1", 96),
+            ("/batch.slice/train-0", 31),
+            ("/system.slice/nginx.service", 22),
+            ("~idle", 14),
+            (r"/evil.slice/\x1b[2J\x1b]0;boo\x07", 9),
+            ("~interrupt", 6),
+            ("~hypervisor", 4),
+            ("~unknown", 3),
+            ("~other", 1),
+            ("~migrated", 10),
+        ],
+    ),
+    ("/batch.slice/train-1", &[("/batch.slice/train-0", 168), ("/api.slice/web", 84), ("/batch.slice/train-1", 28)]),
+    ("/api.slice/web", &[("~throttled", 180), ("/batch.slice/train-0", 90), ("/batch.slice/train-1", 40), ("~idle", 18)]),
+    ("/system.slice/nginx.service", &[("/api.slice/web", 6), ("/batch.slice/train-0", 3), ("~idle", 1)]),
+    ("/system.slice/ssh.service", &[("/batch.slice/train-0", 2)]),
+];
+
+/// The same where the root is all there is, and in focus.
+static PROCESSES: &[(&str, &[(&str, u64)])] = &[
+    ("/ #4242 stress-ng", &[("/ #4243 stress-ng", 500), ("/ #4244 stress-ng", 150), ("/ #4242 stress-ng", 50)]),
+    ("/ #4243 stress-ng", &[("/ #4242 stress-ng", 350), ("~idle", 50)]),
+    (r"/ #77 \x1b[2J漢字の長い長い", &[("/ #4242 stress-ng", 100)]),
+    ("/ #1 systemd", &[("~interrupt", 40)]),
 ];
 
 /// Cgroups, CPUs, waits: all there.
@@ -66,10 +102,22 @@ pub(super) fn many_cpus() -> Snapshot {
     Snapshot { was: Some(Arc::new(sample(0, 96, true))), is: Arc::new(sample(1, 96, true)) }
 }
 
+/// Every task is in the root, which is in focus.
+pub(super) fn in_focus() -> Snapshot {
+    let sample = |second| {
+        let mut sample = sample(second, 4, true);
+        sample.cgroups.retain(|cgroup| cgroup.path == "/" || cgroup.path == "/idle.slice");
+        sample.contentions = contentions(PROCESSES, second);
+        Arc::new(sample)
+    };
+    Snapshot { was: Some(sample(0)), is: sample(1) }
+}
+
 /// Nothing is known at all.
 pub(super) fn nothing() -> Snapshot {
     let mut sample = sample(0, 0, false);
     (sample.host, sample.cgroups, sample.sources) = (Host::default(), Vec::new(), Vec::new());
+    sample.contentions.clear();
     Snapshot { was: None, is: Arc::new(sample) }
 }
 
@@ -101,21 +149,68 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             throttled: did.throttled.map(|throttled| throttled * MS * second),
             limit: did.throttled.map(|_| 2.0),
         },
-        sched: sched.then(|| Arc::new(waited(second, did.cpu, did.wait))),
-        longest: None,
+        sched: sched.then(|| Arc::new(did.sched(second))),
+        longest: (sched && did.pending + did.stopped > 0).then(|| Longest {
+            time: 30_100_000,
+            tid: 4_242,
+            comm: escape(b"train\x1b[31m").into(),
+            culprit: "/api.slice/web".into(),
+        }),
     };
     Sample {
         time: start + Duration::from_secs(second),
         uptime: Duration::from_secs(1_000 + second),
         start,
-        host: host(second, if sched { 0 } else { 12 }),
+        host: Host { sched: sched.then(|| Arc::new(CGROUPS[0].sched(second))), ..host(second, if sched { 0 } else { 12 }) },
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
-        contentions: Vec::new(),
+        contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
         processes: Vec::new(),
         threads: Vec::new(),
         sources: sources(sched),
     }
+}
+
+impl Did {
+    fn sched(&self, second: u64) -> Sched {
+        let ms = |each: u64| Some(each * MS * second);
+        let open = Open { run: 0, wait: Some(self.pending * MS), throttled: Some(0) };
+        Sched { throttled: ms(self.stopped), migrated: self.pending * MS * second, open, ..waited(second, self.cpu, self.wait) }
+    }
+}
+
+/// In the order of the model. Like the kernel side's, a counter is there only when it has grown.
+fn contentions(pairs: &[(&str, &[(&str, u64)])], second: u64) -> Vec<Contention> {
+    let pair = |victim: &str, culprit: &str, ms: u64| Contention {
+        victim: party(victim),
+        culprit: party(culprit),
+        time: ms * MS * second,
+    };
+    let all = pairs.iter().flat_map(|(victim, culprits)| culprits.iter().map(|(culprit, ms)| pair(victim, culprit, *ms)));
+    let mut all: Vec<_> = all.filter(|pair| pair.time > 0).collect();
+    all.sort_by_key(|pair| (pair.victim.key, pair.culprit.key));
+    all
+}
+
+fn party(name: &str) -> Party {
+    let cgroup = |path: &str| match CGROUPS.iter().position(|did| escape(did.path) == path) {
+        Some(0) => Key::ROOT,
+        at => Key::v2(at.map_or(999, |at| at as u64 + 1)),
+    };
+    let key = match name {
+        "~idle" => Key::IDLE,
+        "~interrupt" => Key::INTERRUPT,
+        "~hypervisor" => Key::HYPERVISOR,
+        "~throttled" => Key::THROTTLED,
+        "~migrated" => Key::MIGRATED,
+        "~unknown" => Key::UNKNOWN,
+        "~other" => Key::OTHER,
+        _ => match name.split_once(" #") {
+            Some((_, process)) => Key::new(kind::PROCESS, process.split(' ').next().unwrap().parse().unwrap()),
+            None => cgroup(name),
+        },
+    };
+    Party { key, cgroup: name.split_once(" #").map_or(key, |(path, _)| cgroup(path)), name: name.into() }
 }
 
 fn host(second: u64, dropped: u64) -> Host {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use observer_common::sched::{Key, kind};
 
 use super::table::{Cell, Column, Sort, order};
-use crate::model::{Cgroup, Row, Snapshot, cgroup};
+use crate::model::{Cgroup, Row, Snapshot, Value, cgroup};
 
 /// A line of a list of cgroups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,29 +110,30 @@ pub fn tree(snapshot: &Snapshot, columns: &[Column<Cgroup>], sort: Sort, filter:
 /// A row whose loss is nearly all inside its children is left out of the losers: they are listed themselves.
 pub const OWN_SHARE: f64 = 0.05;
 
-/// Those that lose most themselves, by wait and throttled time; where neither is known, by CPU time.
+/// Those that lost most themselves: by what the ledger says was waited, throttled, stolen and interrupted, and at least what their own
+/// quota stopped them; where neither is known, by CPU time.
 pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
     let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
-    let wait: Vec<_> = rows.iter().map(|row| row.number(&cgroup::WAIT_TIME, &[])).collect();
+    let loss: Vec<_> = rows.iter().map(|row| Loss::of(row).all).collect();
     let throttled: Vec<_> = rows.iter().map(|row| row.number(&cgroup::THROTTLED_TIME, &[])).collect();
     let cpu: Vec<_> = rows.iter().map(|row| row.number(&cgroup::CPU_TIME, &[])).collect();
     let parents = parents(&snapshot.is.cgroups);
-    let (mut wait_inside, mut cpu_inside) = (vec![0.0; rows.len()], vec![0.0; rows.len()]);
+    let (mut loss_inside, mut cpu_inside) = (vec![0.0; rows.len()], vec![0.0; rows.len()]);
     for (index, parent) in parents.iter().enumerate() {
         if let Some(parent) = parent {
-            wait_inside[*parent] += wait[index].unwrap_or(0.0);
+            loss_inside[*parent] += loss[index].unwrap_or(0.0);
             cpu_inside[*parent] += cpu[index].unwrap_or(0.0);
         }
     }
-    let lost = |index: usize| match (wait[index], throttled[index]) {
-        (None, None) => None,
-        (wait, throttled) => Some((wait.unwrap_or(0.0) - wait_inside[index]).max(0.0) + throttled.unwrap_or(0.0)),
+    let lost = |index: usize| {
+        let own = loss[index].map(|loss| (loss - loss_inside[index]).max(0.0));
+        own.into_iter().chain(throttled[index]).reduce(f64::max)
     };
     let own = |all: f64, inside: f64| all - inside > all * OWN_SHARE;
     let own_loss = |index: usize| {
         throttled[index].is_some_and(|throttled| throttled > 0.0)
-            || match (wait[index], cpu[index]) {
-                (Some(wait), _) if wait > 0.0 => own(wait, wait_inside[index]),
+            || match (loss[index], cpu[index]) {
+                (Some(loss), _) if loss > 0.0 => own(loss, loss_inside[index]),
                 (_, Some(cpu)) => own(cpu, cpu_inside[index]),
                 (_, None) => false,
             }
@@ -144,6 +145,35 @@ pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
             .then_with(|| rows[*a].is.path.cmp(&rows[*b].is.path))
     });
     shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
+}
+
+/// What a cgroup with its descendants lost by the ledger, in seconds a second.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Loss {
+    /// Waited for a CPU that somebody else had.
+    pub waited: Option<f64>,
+    /// Stopped by a quota.
+    pub throttled: Option<f64>,
+    /// All accounts but the work.
+    pub all: Option<f64>,
+}
+
+impl Loss {
+    /// Reads it in one go: it is asked of every cgroup in every frame.
+    pub fn of(row: &Row<'_, Cgroup>) -> Loss {
+        let mut loss = Loss::default();
+        cgroup::LEDGER.points(row.is, row.was, row.interval, &mut |point| {
+            let (Value::Counter { rate: Some(rate), .. }, [(_, account)]) = (point.value, point.attributes) else { return };
+            match *account {
+                "worked" => return,
+                "waited" => loss.waited = Some(rate),
+                "throttled" => loss.throttled = Some(rate),
+                _ => {}
+            }
+            *loss.all.get_or_insert(0.0) += rate;
+        });
+        loss
+    }
 }
 
 fn arrange(indices: &mut [usize], rows: &[Row<'_, Cgroup>], column: &Column<Cgroup>, descending: bool) {

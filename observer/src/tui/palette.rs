@@ -44,6 +44,8 @@ pub enum Tone {
     Steal,
     /// Time waiting.
     Wait,
+    /// Time stopped by a quota.
+    Throttled,
 }
 
 impl Palette {
@@ -84,13 +86,14 @@ fn dark(tone: Tone) -> Option<Color> {
         Tone::Interrupt => 176,
         Tone::Steal => 203,
         Tone::Wait => 215,
+        Tone::Throttled => 80,
     }))
 }
 
 fn sixteen(tone: Tone) -> Option<Color> {
     Some(match tone {
         Tone::Plain | Tone::Selected | Tone::Dim | Tone::Header => return None,
-        Tone::Title | Tone::Key => Color::Cyan,
+        Tone::Title | Tone::Key | Tone::Throttled => Color::Cyan,
         Tone::Good => Color::Green,
         Tone::Warn | Tone::Wait => Color::Yellow,
         Tone::Bad | Tone::Steal => Color::Red,

@@ -14,6 +14,11 @@ use crate::model::{Attributes, Entity, Metric, Row};
 /// A column that grows stops here: farther away from its numbers a name is hard to follow.
 const MOST: u16 = 76;
 
+/// Columns of this priority and above are there only where names have [`ROOM`] as well.
+const OPTIONAL: u8 = 5;
+/// Cells that a name has before optional columns come.
+const ROOM: u16 = 44;
+
 /// A column.
 pub struct Column<E: 'static> {
     /// Header.
@@ -38,8 +43,19 @@ pub enum Cell<E: 'static> {
     Number(&'static Metric<E>, Attributes, Format),
     /// A quantile of what a histogram took in during the interval.
     Quantile(&'static Metric<E>, f64),
-    /// A counter's rates by attributes, as parts of one.
-    Bar(&'static Metric<E>, &'static [Segment]),
+    /// A counter's rates by attributes, side by side.
+    Bar(&'static Metric<E>, &'static [Segment], Whole),
+    /// What the table's user says of the row ([`Line::note`]); the text is its meaning.
+    Note(&'static str),
+}
+
+/// What a bar's full width stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whole {
+    /// One second a second; what is not known or not counted is left empty.
+    Second,
+    /// The sum of the segments. The first is what went well: rows are sorted by the others.
+    Sum,
 }
 
 /// A part of a bar.
@@ -81,6 +97,17 @@ impl<E> Column<E> {
         Column { title, cell: Cell::Quantile(metric, q), width: 7, grow: false, priority: 0, warn: None }
     }
 
+    /// Parts of their sum.
+    pub const fn ledger(metric: &'static Metric<E>, segments: &'static [Segment], width: u16) -> Column<E> {
+        let cell = Cell::Bar(metric, segments, Whole::Sum);
+        Column { title: metric.info.title, cell, width, grow: false, priority: 0, warn: None }
+    }
+
+    /// Words of the table's user.
+    pub const fn note(title: &'static str, help: &'static str, width: u16) -> Column<E> {
+        Column { title, cell: Cell::Note(help), width, grow: false, priority: 0, warn: None }
+    }
+
     /// Goes when there is too little room, the higher the number the sooner.
     pub const fn priority(self, priority: u8) -> Column<E> {
         Column { priority, ..self }
@@ -95,18 +122,23 @@ impl<E> Column<E> {
     pub fn help(&self) -> &'static str {
         match self.cell {
             Cell::Label => "Its name.",
-            Cell::Number(metric, ..) | Cell::Quantile(metric, _) | Cell::Bar(metric, _) => metric.info.help,
+            Cell::Number(metric, ..) | Cell::Quantile(metric, _) | Cell::Bar(metric, ..) => metric.info.help,
+            Cell::Note(help) => help,
         }
     }
 }
 
 impl<E: Entity> Column<E> {
-    /// The number in a cell; `None` when it is unknown or no number.
+    /// The number in a cell, or by which it is sorted; `None` when it is unknown or no number.
     pub fn value(&self, row: &Row<'_, E>) -> Option<f64> {
         match self.cell {
             Cell::Number(metric, attributes, _) => row.number(metric, attributes),
             Cell::Quantile(metric, q) => row.quantile(metric, q),
-            Cell::Label | Cell::Bar(..) => None,
+            Cell::Bar(metric, segments, Whole::Sum) => {
+                let lost = segments.iter().skip(1).filter_map(|segment| row.number(metric, segment.attributes));
+                lost.reduce(|sum, lost| sum + lost)
+            }
+            Cell::Label | Cell::Note(_) | Cell::Bar(..) => None,
         }
     }
 
@@ -114,12 +146,12 @@ impl<E: Entity> Column<E> {
         match self.cell {
             Cell::Number(_, _, format) => format.text(value),
             Cell::Quantile(..) => Format::Duration.text(value),
-            Cell::Label | Cell::Bar(..) => UNKNOWN.into(),
+            Cell::Label | Cell::Note(_) | Cell::Bar(..) => UNKNOWN.into(),
         }
     }
 
     fn is_left(&self) -> bool {
-        matches!(self.cell, Cell::Label | Cell::Bar(..))
+        matches!(self.cell, Cell::Label | Cell::Note(_) | Cell::Bar(..))
     }
 }
 
@@ -153,6 +185,8 @@ pub struct Line<'a, E> {
     pub mark: &'static str,
     /// Of less interest: it is there for its children only.
     pub dim: bool,
+    /// What a [`Cell::Note`] says.
+    pub note: Cow<'a, str>,
 }
 
 /// What of a table was drawn where: for clicks and for the next page.
@@ -223,7 +257,20 @@ impl<E: Entity> Table<E> {
                 let room = (x + width).saturating_sub(start);
                 text::put(buffer, area, start, y, &text::tail(&line.label, room), plain);
             }
-            Cell::Bar(metric, segments) => self.bar(buffer, area, (x, y, width), &line.row, metric, segments),
+            Cell::Note(_) => {
+                text::put(buffer, area, x, y, &text::head(&line.note, width), plain);
+            }
+            Cell::Bar(metric, segments, whole) => {
+                let numbers = segments.iter().map(|segment| line.row.number(metric, segment.attributes));
+                bar(
+                    buffer,
+                    Rect { x: area.x + x, y: area.y + y, width, height: 1 }.intersection(area),
+                    self.palette,
+                    segments,
+                    numbers,
+                    whole,
+                );
+            }
             Cell::Number(..) | Cell::Quantile(..) => {
                 let value = column.value(&line.row);
                 let tone = match value {
@@ -237,55 +284,74 @@ impl<E: Entity> Table<E> {
         }
     }
 
-    fn bar(
-        &self,
-        buffer: &mut Buffer,
-        area: Rect,
-        (x, y, width): (u16, u16, u16),
-        row: &Row<'_, E>,
-        metric: &'static Metric<E>,
-        segments: &[Segment],
-    ) {
-        let inner = width.saturating_sub(2);
-        let (mut sum, mut cell, mut known) = (0.0, 0, false);
-        for segment in segments {
-            let Some(share) = row.number(metric, segment.attributes) else { continue };
-            known = true;
-            sum += share;
-            let end = ((sum * f64::from(inner)).round().max(0.0) as u16).min(inner);
-            let style = self.palette.style(segment.tone);
-            while cell < end {
-                text::put(buffer, area, x + 1 + cell, y, segment.symbol, style);
-                cell += 1;
-            }
-        }
-        let dim = self.palette.style(Tone::Dim);
-        text::put(buffer, area, x, y, "[", dim);
-        text::put(buffer, area, x + width.saturating_sub(1), y, "]", dim);
-        if !known {
-            text::put(buffer, area, x + 1, y, UNKNOWN, dim);
-        }
+    /// The columns that fit, with their widths.
+    pub fn shown(&self, room: u16) -> impl Iterator<Item = (&'static Column<E>, u16)> {
+        self.fit(room).into_iter().map(|(index, _, width)| (&self.columns[index], width))
     }
 
     /// The columns that fit, with where they begin and how wide they are.
     fn fit(&self, room: u16) -> Vec<(usize, u16, u16)> {
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
         let needed = |shown: &[usize]| shown.iter().map(|at| self.columns[*at].width + 1).sum::<u16>().saturating_sub(1);
-        while needed(&shown) > room {
-            let Some(at) = (1..shown.len()).rev().max_by_key(|at| self.columns[shown[*at]].priority) else { break };
+        let name = self.columns.first().filter(|first| first.grow).map_or(0, |first| ROOM.saturating_sub(first.width));
+        while let Some(at) = (1..shown.len()).rev().max_by_key(|at| self.columns[shown[*at]].priority) {
+            let optional = self.columns[shown[at]].priority >= OPTIONAL;
+            if needed(&shown) + if optional { name } else { 0 } <= room {
+                break;
+            }
             shown.remove(at);
         }
-        let spare = room.saturating_sub(needed(&shown));
+        let mut spare = room.saturating_sub(needed(&shown));
         let mut x = 0;
         let mut placed = Vec::with_capacity(shown.len());
         for index in shown {
             let column = &self.columns[index];
-            let grown = if column.grow { column.width.saturating_add(spare).min(MOST.max(column.width)) } else { column.width };
+            // What a growing column leaves is for words.
+            let most = match column.cell {
+                _ if column.grow => MOST.max(column.width),
+                Cell::Note(_) => column.width * 2,
+                _ => column.width,
+            };
+            let grown = column.width.saturating_add(spare).min(most);
+            spare -= grown - column.width;
             let width = grown.min(room.saturating_sub(x));
             placed.push((index, x, width));
             x += width + 1;
         }
         placed
+    }
+}
+
+/// Draws numbers side by side between brackets.
+pub fn bar(
+    buffer: &mut Buffer,
+    area: Rect,
+    palette: Palette,
+    segments: &[Segment],
+    numbers: impl Iterator<Item = Option<f64>>,
+    whole: Whole,
+) {
+    let numbers: Vec<_> = numbers.collect();
+    let inner = area.width.saturating_sub(2);
+    let all = match whole {
+        Whole::Second => 1.0,
+        Whole::Sum => numbers.iter().flatten().sum::<f64>().max(f64::MIN_POSITIVE),
+    };
+    let (mut sum, mut cell) = (0.0, 0);
+    for (segment, number) in segments.iter().zip(&numbers) {
+        sum += number.unwrap_or(0.0);
+        let end = ((sum / all * f64::from(inner)).round().max(0.0) as u16).min(inner);
+        let style = palette.style(segment.tone);
+        while cell < end {
+            text::put(buffer, area, 1 + cell, 0, segment.symbol, style);
+            cell += 1;
+        }
+    }
+    let dim = palette.style(Tone::Dim);
+    text::put(buffer, area, 0, 0, "[", dim);
+    text::put(buffer, area, area.width.saturating_sub(1), 0, "]", dim);
+    if numbers.iter().all(Option::is_none) {
+        text::put(buffer, area, 1, 0, UNKNOWN, dim);
     }
 }
 

@@ -91,6 +91,7 @@ fn golden(name: &str, snapshot: Snapshot, keys: &str) {
 #[test]
 fn frames() {
     golden("overview", fixture::snapshot(), "");
+    golden("overview-in-focus", fixture::in_focus(), "");
     golden("overview-without-sched", fixture::without_sched(), "");
     golden("overview-first", fixture::first(), "");
     golden("overview-many-cpus", fixture::many_cpus(), "");
@@ -102,7 +103,39 @@ fn frames() {
     golden("cgroups-paused", fixture::snapshot(), "2 Space");
     golden("detail", fixture::snapshot(), "Enter");
     golden("detail-without-sched", fixture::without_sched(), "2 j j j Enter");
+    golden("detail-of-a-parent", fixture::snapshot(), "2 j Enter");
+    golden("detail-of-a-culprit", fixture::snapshot(), "j j Enter");
+    golden("detail-in-focus", fixture::in_focus(), "2 j Enter");
     golden("help", fixture::snapshot(), "2 ?");
+}
+
+#[test]
+fn the_page_scrolls_to_its_end() {
+    let mut app = app(fixture::snapshot());
+    press(&mut app, "Enter");
+    let mut seen = text_of(&frame(&mut app, 80, 24));
+    for (what, wanted) in [("ledger", "X stolen 20.0ms/s"), ("blame", "/api.slice/web   "), ("waits", "≤ 31.2ms")] {
+        assert!(seen.contains(wanted), "{what} is on the first screen");
+    }
+    let mut last = String::new();
+    while last != seen {
+        press(&mut app, "PgDn");
+        last = std::mem::replace(&mut seen, text_of(&frame(&mut app, 80, 24)));
+    }
+    insta::assert_snapshot!("detail-end-80x24", seen);
+}
+
+#[test]
+fn ascii_frames_with_everything() {
+    let mut app = app(fixture::in_focus());
+    app.options.ascii = true;
+    for keys in ["", "j Enter"] {
+        press(&mut app, keys);
+        for (width, height) in [(80, 24), (200, 60)] {
+            assert!(frame(&mut app, width, height).content.iter().all(|cell| cell.symbol().is_ascii()));
+        }
+    }
+    insta::assert_snapshot!("ascii-detail-in-focus-80x24", text_of(&frame(&mut app, 80, 24)));
 }
 
 #[test]
@@ -145,6 +178,7 @@ fn every_size() {
     };
     for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G"] {
         check(fixture::snapshot(), keys, 1);
+        check(fixture::in_focus(), keys, 3);
         check(fixture::without_sched(), keys, 7);
         check(fixture::many_cpus(), keys, 7);
         check(fixture::nothing(), keys, 7);

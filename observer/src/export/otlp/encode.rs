@@ -2,7 +2,7 @@
 //!
 //! The node is one ResourceMetrics (host, cpu, source, … rows; what names a row is in its points' attributes) and every cgroup is one
 //! of its own, identified by its Resource: that is what the Collector's processors associate by, and it is three times cheaper than
-//! repeating the identity in every point.
+//! repeating the identity in every point. Of the pairs of victim and culprit the node has those that [`Pairs`] chooses.
 //!
 //! **Not exported:** rows of processes and threads ([`Kind::is_exported`] says why); their cgroups carry the same time.
 //!
@@ -24,27 +24,29 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::attributes::{int, of_labels, of_resource, text};
+use super::pairs::{Pairs, Sent};
 use super::payload::{Packer, Payload};
 use crate::model::histogram::zero_threshold;
-use crate::model::{AnyRow, Histogram, Info, Kind, Point, Sample, Snapshot, Unit, Value};
+use crate::model::{AnyRow, Histogram, Info, Kind, Point, Row, Sample, Snapshot, Unit, Value};
 
 /// The semantic conventions whose names are used.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 
-/// Turns snapshots into payloads; remembers only when the machine was booted.
+/// Turns snapshots into payloads; remembers when the machine was booted, and which pairs it names.
 #[derive(Debug)]
 pub struct Encoder {
     common: Vec<KeyValue>,
     boot: Option<u64>,
+    pairs: Pairs,
     max_bytes: usize,
 }
 
 impl Encoder {
     /// An encoder; `resource` describes the service, and every Resource begins with it.
     pub fn new(resource: &opentelemetry_sdk::Resource, max_bytes: usize) -> Encoder {
-        Encoder { common: of_resource(resource), boot: None, max_bytes }
+        Encoder { common: of_resource(resource), boot: None, pairs: Pairs::default(), max_bytes }
     }
 
     /// Everything known in the snapshot, with what observer says of its own exporting appended.
@@ -65,9 +67,16 @@ impl Encoder {
                 attributes.extend(of_labels(Kind::Cgroup, &row.labels()));
                 metrics.pack(&mut packer, attributes);
             }
+            // Below: not all of them are sent.
+            Kind::Contention => {}
             kind if !kind.is_exported() => {}
             kind => node.add(row, &times, &of_labels(kind, &row.labels())),
         });
+        for Sent { pair, since } in self.pairs.select(&snapshot.is) {
+            let row = Row { is: &pair, was: None, interval: None };
+            let times = Times { start: nanoseconds(since), ..times };
+            node.add(&row, &times, &of_labels(Kind::Contention, &AnyRow::labels(&row)));
+        }
         for mut metrics in own {
             let attributes = &mut metrics.resource.get_or_insert_default().attributes;
             let missing = common.iter().filter(|known| !attributes.iter().any(|own| own.key == known.key));
@@ -105,6 +114,7 @@ fn identify_host(common: &mut Vec<KeyValue>, row: &dyn AnyRow) {
 }
 
 /// Nanoseconds since 1970.
+#[derive(Clone, Copy)]
 struct Times {
     now: u64,
     start: u64,

@@ -8,6 +8,7 @@ mod answer;
 mod attributes;
 mod delivery;
 pub mod encode;
+mod pairs;
 pub mod payload;
 mod queue;
 pub mod settings;

@@ -1,23 +1,26 @@
-//! One cgroup's page: all its metrics, and how its waits were distributed in the last interval.
+//! One cgroup's page, the most telling first: its ledger, whom it waited for and whom it delayed, its waits, and all its metrics.
 
-use observer_common::latency::{BUCKETS, FINE, SCALE};
 use observer_common::sched::Key;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{below, cgroups, row, trouble};
+use super::ledger::Ledger;
+use super::{below, blame, cgroups, row, trouble, waits};
+use crate::model::blame::{List, Victim};
 use crate::model::metric::Shape;
-use crate::model::{Cgroup, Entity, Histogram, Row, Snapshot, Value, cgroup, histogram};
+use crate::model::{Blame, Cgroup, Entity, Row, Snapshot, Value, cgroup};
 use crate::tui::app::{App, Hits};
-use crate::tui::format::{Format, UNKNOWN, count, duration};
-use crate::tui::palette::Tone;
-use crate::tui::text;
+use crate::tui::format::{Format, UNKNOWN, duration};
+use crate::tui::palette::{Palette, Tone};
+use crate::tui::text::{self, piece};
 
-/// From this width on the numbers and the histogram stand side by side.
+/// From this width on the histogram and all numbers stand beside the rest.
 const WIDE: u16 = 130;
 /// Room for a title of the catalogue, and for a number.
 const TITLE: usize = 11;
 const NUMBER: usize = 9;
+/// A list is at most so long: what matters is at its top, and what comes below it is to be seen, too.
+const LIST: u16 = 12;
 
 pub(super) fn draw(app: &App, snapshot: &Snapshot, key: Key, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
     let palette = app.options.palette;
@@ -29,28 +32,146 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, key: Key, buffer: &mut Buffer
     let row = row(snapshot, cgroup);
     let title = text::tail(&cgroup.path, area.width.saturating_sub(4)).into_owned();
     let inner = text::panel(buffer, area, palette, &title, &trouble(snapshot, cgroups::SOURCES));
-    let mut lines = vec![labels(cgroup)];
-    lines.extend(Cgroup::metrics().iter().map(|metric| numbers(&row, metric)));
-    let waits = waits(&row);
-    let (left, right) = if inner.width >= WIDE {
+    let ended = waits::waits(&row);
+    let histogram = waits::lines(ended.as_ref());
+    let wide = inner.width >= WIDE;
+    let (left, right) = if wide {
         let half = inner.width / 2;
         (Rect { width: half - 2, ..inner }, Rect { x: inner.x + half, width: inner.width - half, ..inner })
     } else {
-        let height = (lines.len() as u16).min(inner.height * 3 / 5);
+        let height = inner.height - histogram.min(inner.height * 3 / 10);
         (Rect { height, ..inner }, below(inner, height))
     };
-    hits.body = left;
-    hits.scrollable = lines.len().saturating_sub(usize::from(left.height));
-    let first = app.scroll.min(hits.scrollable);
-    for (y, line) in (0..left.height).zip(&lines[first..]) {
-        text::put(buffer, left, 0, y, &text::head(line, left.width), palette.style(Tone::Plain));
+    let mut page = Page::new(left.width, palette);
+    page.top(snapshot, &row, left.height);
+    if wide {
+        let height = histogram.min(right.height / 2);
+        waits::draw(buffer, Rect { height, ..right }, palette, ended.as_ref());
+        let mut numbers = Page::new(right.width, palette);
+        numbers.numbers(&row);
+        numbers.show(buffer, below(right, height + 1), 0);
+    } else {
+        page.numbers(&row);
+        waits::draw(buffer, right, palette, ended.as_ref());
     }
-    draw_waits(app, buffer, right, waits.as_ref());
+    hits.body = left;
+    hits.scrollable = usize::from(page.used.saturating_sub(left.height));
+    page.show(buffer, left, app.scroll.min(hits.scrollable) as u16);
 }
 
-fn labels(cgroup: &Cgroup) -> String {
-    let labels = cgroup.labels().into_iter().filter(|(name, _)| *name != "cgroup");
-    labels.map(|(name, label)| format!("{name} {label}")).collect::<Vec<_>>().join("  ")
+/// Lines of a width, as many as they are; a part of them is shown.
+struct Page {
+    buffer: Buffer,
+    used: u16,
+    palette: Palette,
+}
+
+impl Page {
+    fn new(width: u16, palette: Palette) -> Page {
+        // Labels and ledger, three lists with their titles, every metric.
+        let height = 8 + 3 * (LIST + 1) + Cgroup::metrics().len() as u16 + 1;
+        Page { buffer: Buffer::empty(Rect::new(0, 0, width, height)), used: 0, palette }
+    }
+
+    /// Draws something into so many of the next lines.
+    fn add(&mut self, height: u16, draw: impl FnOnce(&mut Buffer, Rect, Palette)) {
+        let area = below(self.buffer.area, self.used);
+        draw(&mut self.buffer, Rect { height: height.min(area.height), ..area }, self.palette);
+        self.used += height.min(area.height);
+    }
+
+    /// A title, and a list of so many lines.
+    fn section(&mut self, title: &str, height: u16, draw: impl FnOnce(&mut Buffer, Rect, Palette)) {
+        self.add(1, |buffer, area, palette| {
+            text::panel(buffer, area, palette, title, "");
+        });
+        self.add(height, draw);
+    }
+
+    /// Copies what fits into an area, from the line `first` on.
+    fn show(&self, buffer: &mut Buffer, area: Rect, first: u16) {
+        for y in 0..area.height.min(self.used.saturating_sub(first)) {
+            for x in 0..area.width.min(self.buffer.area.width) {
+                buffer[(area.x + x, area.y + y)] = self.buffer[(x, first + y)].clone();
+            }
+        }
+    }
+
+    /// What one wants to know first; `height` lines can be seen at once.
+    fn top(&mut self, snapshot: &Snapshot, row: &Row<'_, Cgroup>, height: u16) {
+        self.add(1, |buffer, area, palette| {
+            text::put(buffer, area, 0, 0, &text::head(&labels(row), area.width), palette.style(Tone::Plain));
+        });
+        let mut used = 0;
+        let ledger = Ledger::of(row, &cgroup::LEDGER);
+        self.add(3, |buffer, area, palette| used = ledger.draw(buffer, area, palette, true));
+        self.used -= 3 - used;
+        self.add(1, |buffer, area, palette| longest(buffer, area, palette, row));
+
+        let blame = Blame::of(snapshot);
+        let lists = blame.lists(row.is.id);
+        let inside = blame.inside(row.is.id);
+        let (culprits, victims) = (&lists.culprits, &lists.victims);
+        let per_second = |list: &List| match list.blamed.is_empty() {
+            true => String::new(),
+            false => format!(", {}", Format::PerSecond.text(Some(list.total))),
+        };
+        let waited = blame::lines(culprits, height.saturating_sub(10).clamp(4, LIST));
+        let nobody = if row.number(&cgroup::WAIT_TIME, &[]) == Some(0.0) { "nobody: it did not wait" } else { UNKNOWN };
+        self.section(&format!("Who held the CPU while it waited{}", per_second(culprits)), waited, |buffer, area, palette| {
+            blame::list(buffer, area, palette, culprits, nobody);
+        });
+        let delayed = blame::lines(victims, height.saturating_sub(7 + waited).clamp(3, LIST));
+        let nobody = if nobody == UNKNOWN && culprits.blamed.is_empty() { UNKNOWN } else { "nobody" };
+        self.section(&format!("Whom it delayed{}", per_second(victims)), delayed, |buffer, area, palette| {
+            blame::list(buffer, area, palette, victims, nobody);
+        });
+        self.inside(&inside);
+    }
+
+    fn inside(&mut self, inside: &[Victim<'_>]) {
+        if !inside.is_empty() {
+            let height = (inside.len().min(usize::from(LIST))) as u16;
+            self.section("Inside it: who waits, how long, and behind whom", height, |buffer, area, palette| {
+                blame::victims(buffer, area, palette, inside);
+            });
+        }
+    }
+
+    fn numbers(&mut self, row: &Row<'_, Cgroup>) {
+        let metrics = Cgroup::metrics();
+        self.section("All numbers", metrics.len() as u16, |buffer, area, palette| {
+            for (y, metric) in (0..).zip(metrics) {
+                let line = numbers(row, metric);
+                text::put(buffer, area, 0, y, &text::head(&line, area.width), palette.style(Tone::Plain));
+            }
+        });
+    }
+}
+
+/// What else names it, and its CPU time beside its limit.
+fn labels(row: &Row<'_, Cgroup>) -> String {
+    let labels = row.is.labels().into_iter().filter(|(name, _)| *name != "cgroup");
+    let mut words: Vec<_> = labels.map(|(name, label)| format!("{name} {label}")).collect();
+    words.push(format!("CPU {}", Format::Percent.text(row.number(&cgroup::CPU_TIME, &[]))));
+    if let Some(limit) = row.number(&cgroup::LIMIT, &[]) {
+        words.push(format!("of at most {}", Format::Percent.text(Some(limit))));
+    }
+    words.join("  ")
+}
+
+/// Waits going on, and the longest of those that ended.
+fn longest(buffer: &mut Buffer, area: Rect, palette: Palette, row: &Row<'_, Cgroup>) {
+    let pending = Format::Duration.text(row.number(&cgroup::WAIT_PENDING, &[]));
+    let longest = match &row.is.longest {
+        Some(longest) => {
+            let time = duration(longest.time as f64 / 1e9);
+            format!("longest wait {time}: {} {}, behind {}", longest.tid, longest.comm, longest.culprit)
+        }
+        None => format!("longest wait {UNKNOWN}"),
+    };
+    let pieces = vec![piece(0, Tone::Plain, format!("waiting now {pending}")), piece(0, Tone::Plain, longest)];
+    text::put_pieces(buffer, area, 0, palette, pieces);
 }
 
 /// A metric's total and, where it has several points, each of them.
@@ -60,9 +181,14 @@ fn numbers(row: &Row<'_, Cgroup>, metric: &'static crate::model::Metric<Cgroup>)
         let of = |q| Format::Duration.text(row.quantile(metric, q));
         return format!("{:TITLE$}{:NUMBER$}  p50 {}  p90 {}  p99 {}", info.title, "", of(0.5), of(0.9), of(0.99));
     }
+    let points = row.points_of(metric);
+    if let [point] = &*points
+        && let Value::Text(text) = &point.value
+    {
+        return format!("{:TITLE$}{:NUMBER$}  {text}", info.title, "");
+    }
     let format = Format::of(info.unit, info.shape);
     let mut line = format!("{:TITLE$}{:>NUMBER$}", info.title, format.text(row.number(metric, &[])));
-    let points = row.points_of(metric);
     for point in points.iter().filter(|_| points.len() > 1) {
         let number = match point.value {
             Value::Counter { rate, .. } => rate,
@@ -73,79 +199,4 @@ fn numbers(row: &Row<'_, Cgroup>, metric: &'static crate::model::Metric<Cgroup>)
         line.push_str(&format!("  {} {}", names.join(" "), format.text(number)));
     }
     line
-}
-
-/// The waits that ended in the last interval.
-fn waits(row: &Row<'_, Cgroup>) -> Option<Histogram> {
-    row.points_of(&cgroup::LATENCY).into_iter().find_map(|point| match point.value {
-        Value::Histogram { now, before } => now.since(before?),
-        _ => None,
-    })
-}
-
-fn draw_waits(app: &App, buffer: &mut Buffer, area: Rect, waits: Option<&Histogram>) {
-    let palette = app.options.palette;
-    let quantile = |q| waits.and_then(|waits| waits.quantile(q)).map_or_else(|| UNKNOWN.into(), duration);
-    let number = waits.map_or_else(|| UNKNOWN.into(), |waits| count(waits.count() as f64));
-    let title = format!(
-        "Run-queue waits of the last interval: {number}   p50 {}  p90 {}  p99 {}",
-        quantile(0.5),
-        quantile(0.9),
-        quantile(0.99)
-    );
-    let inner = text::panel(buffer, area, palette, &title, "");
-    let bars = waits.map(|waits| octaves(waits, usize::from(inner.height))).unwrap_or_default();
-    let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(0);
-    for (y, (bound, number)) in (0..inner.height).zip(&bars) {
-        let bound = bound.map_or_else(|| ">128s".into(), |bound| format!("≤ {}", duration(bound)));
-        text::put_right(buffer, inner, 9, y, 9, &bound, palette.style(Tone::Dim));
-        text::put_right(buffer, inner, 18, y, 8, &count(*number as f64), palette.style(Tone::Plain));
-        // Anything at all is at least one cell.
-        let room = f64::from(inner.width.saturating_sub(20));
-        let cells = (room * *number as f64 / most.max(1) as f64).round().max(if *number > 0 { 1.0 } else { 0.0 });
-        text::put(buffer, inner, 20, y, &"█".repeat(cells as usize), palette.style(Tone::Wait));
-    }
-}
-
-/// Counts by octave from the first that holds something to the last, at most `room` of them: the shortest waits are put together when
-/// there are more. The bound is in seconds, `None` above the last.
-fn octaves(waits: &Histogram, room: usize) -> Vec<(Option<f64>, u64)> {
-    let mut bars: Vec<(Option<f64>, u64)> = Vec::new();
-    let fine = 1 << SCALE;
-    let mut from = 0;
-    while from < BUCKETS {
-        let to = if from == 0 || from > FINE { from + 1 } else { from + fine };
-        bars.push((histogram::upper(to - 1), waits.counts[from..to].iter().sum()));
-        from = to;
-    }
-    let first = bars.iter().position(|(_, count)| *count > 0);
-    let (Some(first), Some(last)) = (first, bars.iter().rposition(|(_, count)| *count > 0)) else { return Vec::new() };
-    let mut bars = bars[first..=last].to_vec();
-    let surplus = bars.len().saturating_sub(room.max(1));
-    let short: u64 = bars.drain(..surplus).map(|(_, count)| count).sum();
-    bars[0].1 += short;
-    bars
-}
-
-#[cfg(test)]
-mod tests {
-    use observer_common::latency::bucket;
-
-    use super::*;
-
-    #[test]
-    fn octaves_lose_no_count() {
-        let mut waits = Histogram::default();
-        for ns in [10, 1_000, 5_000, 6_000, 40_000_000, 1_500_000_000, 1 << 40] {
-            waits.counts[bucket(ns)] += 1;
-        }
-        let all = octaves(&waits, 100);
-        assert_eq!(all.len(), 29);
-        assert_eq!(all.iter().map(|(_, count)| count).sum::<u64>(), 7);
-        assert_eq!((all[0].1, all[1].1, all[3].1), (1, 1, 2), "{all:?}");
-        assert_eq!(all.last(), Some(&(None, 1)));
-        let few = octaves(&waits, 5);
-        assert_eq!(few.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [6, 0, 0, 0, 1]);
-        assert!(octaves(&Histogram::default(), 5).is_empty());
-    }
 }

@@ -1,11 +1,14 @@
 //! The views, and what surrounds each of them.
 
+pub mod blame;
 pub mod cgroups;
 pub mod detail;
 pub mod header;
 pub mod help;
+pub mod ledger;
 pub mod overview;
 pub mod verdict;
+pub mod waits;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

@@ -3,12 +3,14 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{below, cgroups, row, trouble, verdict};
-use crate::model::{Cgroup, Cpu, Host, Snapshot, cgroup, cpu, host};
+use super::ledger::{ACCOUNTS, Ledger};
+use super::{below, blame, cgroups, row, trouble, verdict};
+use crate::model::blame::Victim;
+use crate::model::{Blame, Cgroup, Cpu, Host, Snapshot, cgroup, cpu, host};
 use crate::tui::app::{App, Hits};
 use crate::tui::format::Format;
 use crate::tui::palette::Tone;
-use crate::tui::table::{Column, Line, Segment, Table};
+use crate::tui::table::{Cell, Column, Line, Segment, Table, Whole};
 use crate::tui::text::{self, Piece, piece};
 
 /// A CPU's time by mode as a bar; idle time is what is left of it.
@@ -24,14 +26,7 @@ static MODES: &[Segment] = &[
 /// The columns of the CPUs.
 pub static CPUS: &[Column<Cpu>] = &[
     Column { grow: false, ..Column::label("CPU", 4) },
-    Column {
-        title: "TIME",
-        cell: crate::tui::table::Cell::Bar(&cpu::TIME, MODES),
-        width: 12,
-        grow: true,
-        priority: 3,
-        warn: None,
-    },
+    Column { title: "TIME", cell: Cell::Bar(&cpu::TIME, MODES, Whole::Second), width: 12, grow: true, priority: 3, warn: None },
     Column::part("USER", &cpu::TIME, &[("cpu.mode", "user")], Format::Percent, 5).priority(4),
     Column::part("SYS", &cpu::TIME, &[("cpu.mode", "system")], Format::Percent, 5).priority(4),
     Column::part("INT", &cpu::TIME, &[("cpu.mode", "interrupt")], Format::Percent, 5).priority(5),
@@ -43,12 +38,15 @@ pub static CPUS: &[Column<Cpu>] = &[
 
 /// The columns of those who lost most.
 pub static LOSERS: &[Column<Cgroup>] = &[
-    Column::label("CGROUP", 24),
+    Column::label("CGROUP", 22),
     Column::number(&cgroup::WAIT_TIME, Format::PerSecond, 8).warn(cgroups::WAIT_WARN),
-    Column::number(&cgroup::THROTTLED_TIME, Format::PerSecond, 10).warn(cgroups::THROTTLED_WARN),
+    Column::ledger(&cgroup::LEDGER, ACCOUNTS, 13),
+    Column { width: 22, ..cgroups::BEHIND },
     Column::number(&cgroup::CPU_TIME, Format::Percent, 6),
-    Column::quantile("P99", &cgroup::LATENCY, 0.99).priority(1),
+    Column::number(&cgroup::THROTTLED_TIME, Format::PerSecond, 10).warn(cgroups::THROTTLED_WARN).priority(1),
+    Column::quantile("P99", &cgroup::LATENCY, 0.99).priority(2),
     Column::number(&cgroup::LIMIT, Format::Cpus, 6).priority(2),
+    Column::number(&cgroup::WAIT_PENDING, Format::Duration, 8).priority(3),
     Column::number(&cgroup::STEAL, Format::Percent, 6).priority(3),
     Column::quantile("P50", &cgroup::LATENCY, 0.5).priority(3),
     Column::number(&cgroup::LOCAL_RUN_RATIO, Format::Percent, 9).priority(4),
@@ -57,38 +55,64 @@ pub static LOSERS: &[Column<Cgroup>] = &[
 /// A block of the CPU table takes at least so many columns of the terminal; wide ones have several side by side.
 const CPU_BLOCK: u16 = 64;
 
+/// Lines of the processes' panel, its title included, where there is room for little.
+const PROCESSES: u16 = 4;
+
 pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
     let palette = app.options.palette;
-    let sentences =
-        text::wrap(&verdict::sentence(&verdict::evidence(snapshot)), area.width, if area.height > 12 { 2 } else { 1 });
+    let blamed = Blame::of(snapshot);
+    let most = match area.height {
+        20.. => 3,
+        13.. => 2,
+        _ => 1,
+    };
+    let sentences = text::wrap(&verdict::sentence(&verdict::evidence(&blamed)), area.width, most);
     for (y, line) in (0..).zip(&sentences) {
         text::put(buffer, area, 0, y, line, palette.style(Tone::Title));
     }
     let mut rest = below(area, sentences.len() as u16);
-    for pieces in host_lines(snapshot) {
-        text::put_pieces(buffer, rest, 0, palette, pieces);
-        rest = below(rest, 1);
-    }
+    let ledger = Ledger::of(&row(snapshot, &snapshot.is.host), &host::LEDGER);
+    rest = below(rest, ledger.draw(buffer, rest, palette, false));
+    text::put_pieces(buffer, rest, 0, palette, host_line(snapshot));
+    rest = below(rest, 1);
+    let processes = blamed.processes();
     let cpus = u16::try_from(snapshot.is.cpus.len()).unwrap_or(u16::MAX);
-    // The losers keep three fifths; of the CPUs that do not fit the worst are shown.
+    // The losers keep three fifths, and the processes the half of them; of the CPUs that do not fit the worst are shown.
     let most = (rest.height * 2 / 5).saturating_sub(2).max(1);
     let blocks = cpus.div_ceil(most).clamp(1, (rest.width / CPU_BLOCK).max(1));
     let lines = cpus.div_ceil(blocks).clamp(1, most);
     let height = (lines + 2).min(rest.height);
     draw_cpus(app, snapshot, buffer, Rect { height, ..rest }, blocks);
-    let losers = below(rest, height);
-    let title = "Who lost most, by wait and throttled time";
+    rest = below(rest, height);
+    let wanted = (processes.len().min(usize::from(u16::MAX) - 1) as u16 + 1).min(rest.height);
+    let spare = rest.height.saturating_sub(app.losers.lines.len().min(usize::from(u16::MAX) - 2) as u16 + 2);
+    let height =
+        if processes.is_empty() { 0 } else { wanted.min(spare.max(PROCESSES.max(rest.height / 2))).min(rest.height * 2 / 3) };
+    let losers = Rect { height: rest.height - height, ..rest };
+    let title = "Who lost most: waited, throttled, stolen, interrupted";
     let inner = text::panel(buffer, losers, palette, title, &trouble(snapshot, cgroups::SOURCES));
-    cgroups::list(app, snapshot, &app.losers, LOSERS, buffer, inner, hits);
+    cgroups::list(app, &blamed, &app.losers, LOSERS, buffer, inner, hits);
+    draw_processes(app, &processes, buffer, below(rest, losers.height));
 }
 
-fn host_lines(snapshot: &Snapshot) -> [Vec<Piece>; 2] {
+/// Processes of the cgroups in focus: there the cgroups themselves do not tell who waits for whom.
+fn draw_processes(app: &App, processes: &[Victim<'_>], buffer: &mut Buffer, area: Rect) {
+    if !area.is_empty() {
+        let title = "Processes: who waits, how long, and behind whom";
+        let inner = text::panel(buffer, area, app.options.palette, title, "");
+        blame::victims(buffer, inner, app.options.palette, processes);
+    }
+}
+
+fn host_line(snapshot: &Snapshot) -> Vec<Piece> {
     let host = row(snapshot, &snapshot.is.host);
     let number = |metric, attributes, format: Format| format.text(host.number(metric, attributes));
     let state = |name: &'static [(&str, &str)]| number(&host::MEMORY_USAGE, name, Format::Bytes);
     let plain = |priority, text: String| piece(priority, Tone::Plain, text);
     let tasks = |name: &'static [(&str, &str)]| number(&host::TASKS, name, Format::Count);
-    let first = vec![
+    let total: fn(&Host) -> Option<u64> = |host| Some(host.memory?.total);
+    let total = Format::Bytes.text(total(host.is).map(|total| total as f64));
+    vec![
         plain(
             0,
             format!(
@@ -97,19 +121,14 @@ fn host_lines(snapshot: &Snapshot) -> [Vec<Piece>; 2] {
                 tasks(&[("observer.task.state", "blocked")])
             ),
         ),
-        plain(0, format!("switches {}", number(&host::CONTEXT_SWITCHES, &[], Format::Rate))),
-        plain(1, format!("CPUs {}", snapshot.is.cpus.len())),
-        plain(2, format!("up {}", number(&host::UPTIME, &[], Format::Duration))),
-    ];
-    let used: fn(&Host) -> Option<u64> = |host| Some(host.memory?.total);
-    let total = Format::Bytes.text(used(host.is).map(|total| total as f64));
-    let second = vec![
+        plain(2, format!("switches {}", number(&host::CONTEXT_SWITCHES, &[], Format::Rate))),
+        plain(3, format!("CPUs {}", snapshot.is.cpus.len())),
+        plain(4, format!("up {}", number(&host::UPTIME, &[], Format::Duration))),
         plain(0, format!("memory {} used of {total}", state(&[("system.memory.state", "used")]))),
-        plain(0, format!("available {}", number(&host::MEMORY_AVAILABLE, &[], Format::Bytes))),
-        plain(1, format!("cached {}", state(&[("system.memory.state", "cached")]))),
-        plain(2, format!("free {}", state(&[("system.memory.state", "free")]))),
-    ];
-    [first, second]
+        plain(1, format!("available {}", number(&host::MEMORY_AVAILABLE, &[], Format::Bytes))),
+        plain(5, format!("cached {}", state(&[("system.memory.state", "cached")]))),
+        plain(6, format!("free {}", state(&[("system.memory.state", "free")]))),
+    ]
 }
 
 fn draw_cpus(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, blocks: u16) {
@@ -143,8 +162,14 @@ fn draw_cpus(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, bl
     let width = (inner.width + gap) / blocks;
     for (block, rows) in (0..blocks).zip(rows.chunks(lines)) {
         let place = Rect { x: inner.x + block * width, width: width.saturating_sub(gap), ..inner };
-        let lines =
-            rows.iter().map(|row| Line { row: *row, label: row.is.number.to_string().into(), indent: 0, mark: "", dim: false });
+        let lines = rows.iter().map(|row| Line {
+            row: *row,
+            label: row.is.number.to_string().into(),
+            indent: 0,
+            mark: "",
+            dim: false,
+            note: "".into(),
+        });
         table.draw(buffer, place, lines);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use observer_common::sched::Key;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -16,7 +17,7 @@ use prost::Message as _;
 use super::super::encode::Encoder;
 use super::super::payload::{MAX_BYTES, Payload, points};
 use super::samples::{SECOND, epoch, sample, snapshot};
-use crate::model::{Counts, Identity, Process, Snapshot, Thread};
+use crate::model::{Contention, Counts, Identity, Party, Process, Snapshot, Thread};
 
 fn encoder(max_bytes: usize) -> Encoder {
     Encoder::new(&Resource::builder_empty().with_service_name("observer").build(), max_bytes)
@@ -142,6 +143,28 @@ fn processes_and_threads_stay_here() {
     made.processes = vec![Process { pid, start, ppid: 0, comm, identity, cgroup: None, status, threads: 1, counts, pending }];
     let with = encoder(MAX_BYTES).encode(&Snapshot { is: made.into(), was: None }, None);
     assert_eq!(decode(&with), decode(&without));
+}
+
+#[test]
+fn pairs_belong_to_the_node() {
+    let party = |key: Key, name: &str| Party { key, cgroup: key, name: name.into() };
+    let mut made = sample(0, 1);
+    let victim = party(Key::v2(7), "/a");
+    let pair = |culprit, time| Contention { victim: victim.clone(), culprit, time };
+    made.contentions = vec![
+        pair(victim.clone(), 5 * SECOND),
+        pair(party(Key::v2(8), "/b"), 3 * SECOND),
+        pair(party(Key::OTHER, "~other"), SECOND),
+    ];
+    let all = decode(&encoder(MAX_BYTES).encode(&Snapshot { is: made.into(), was: None }, None));
+    let node = all.iter().find(|metrics| !resource(metrics).contains_key("observer.cgroup.path")).unwrap();
+    let points = sum(node, "observer.cpu.contention.time");
+    let texts: Vec<_> = points.iter().map(|point| (texts(&point.attributes), point.value, point.start_time_unix_nano)).collect();
+    let expected = [("~self", "self", 5.0), ("/b", "cgroup", 3.0), ("~other", "other", 1.0)].map(|(culprit, kind, seconds)| {
+        let attributes = [("observer.victim", "/a"), ("observer.culprit", culprit), ("observer.culprit.kind", kind)];
+        (attributes.map(|(key, value)| (key, value.to_owned())).into(), Some(Number::AsDouble(seconds)), at(-10))
+    });
+    assert_eq!(texts, expected);
 }
 
 #[test]

@@ -3,5 +3,5 @@
 mod delivery;
 mod encoding;
 mod receivers;
-mod samples;
+pub(super) mod samples;
 mod settings;

@@ -12,12 +12,12 @@ use crate::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Snapshot, Source
 pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// The wall clock at step 0, when the machine had been up for 1000 s and observer counting for 10 s.
-pub(super) fn epoch() -> SystemTime {
+pub(in super::super) fn epoch() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
 /// One CPU, `cgroups` cgroups and one source, `step` seconds later.
-pub(super) fn sample(step: u64, cgroups: u64) -> Sample {
+pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
     Sample {
         time: epoch() + Duration::from_secs(step),
         uptime: Duration::from_secs(1000 + step),
