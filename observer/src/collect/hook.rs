@@ -211,7 +211,7 @@ impl Attached {
         programs.sched.drain(&mut |cpu, entry| book(accounts, blame, cpu, entry));
         let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
         let tasks = programs.tasks.as_ref().ok().filter(|tasks| !tasks.records().is_empty());
-        let waits = tasks.map(|tasks| pending::by_cgroup(tasks.records(), tasks.has()));
+        let waits = tasks.map(|tasks| pending::waits(tasks.records(), tasks.has()));
         accounts.set_open(&runs.collect::<Vec<_>>(), waits.as_ref());
         if listed {
             accounts.sweep();
