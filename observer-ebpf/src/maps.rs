@@ -8,7 +8,6 @@ use observer_common::blame::{
 };
 use observer_common::sched::{
     CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_place,
-    kind,
 };
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
@@ -275,13 +274,15 @@ impl DelayRef {
     }
 }
 
-/// Where a key's search begins: kernfs ids and thread-group ids are handed out one after the other, so their low bits spread well; the
-/// kind tells hierarchies apart.
+/// Where a key's search begins. Kernfs ids and thread-group ids are handed out one after the other; spread by the golden ratio they leave
+/// gaps between them, where low bits would make one long run in which others find no place.
 #[inline(always)]
 fn home(key: Key) -> u64 {
-    let number = if key.kind() == kind::PROCESS { u64::from(key.tgid()) } else { key.0 ^ (key.0 >> 50) };
-    number & (SLOTS as u64 - 1)
+    (key.0 ^ (key.0 >> 34)).wrapping_mul(GOLDEN) >> (64 - SLOTS.trailing_zeros())
 }
+
+/// 2⁶⁴ divided by the golden ratio.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Set in the result of [`search`] when the slot has just been claimed.
 const FRESH: u64 = 1 << 32;
@@ -323,7 +324,7 @@ impl CellRef {
     /// Where a pair's search begins.
     #[inline(always)]
     pub(crate) fn home(victim: u64, culprit: u64) -> u64 {
-        (victim ^ culprit.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CELLS.trailing_zeros())
+        (victim ^ culprit.rotate_left(23)).wrapping_mul(GOLDEN) >> (64 - CELLS.trailing_zeros())
     }
 
     /// Whether it is this pair's.

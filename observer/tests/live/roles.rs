@@ -20,6 +20,8 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("pingpong", [directory, ms]) => pingpong(directory, ms),
         ("echo", [directory]) => echo(directory),
         ("throw", [pid, ms]) => throw(pid, ms),
+        ("ask", [there, back, turns]) => ask(there, back, turns),
+        ("answer", [there, back]) => answer(there, back),
         ("short", [count]) => short(count),
         ("visit", [directory, ms]) => visit(directory, ms),
         ("visit-spin", [directory, ms]) => visit_spin(directory, ms),
@@ -126,6 +128,26 @@ fn echo(directory: &str) -> Result<(), String> {
     let mut byte = [0];
     while from.read_exact(&mut byte).is_ok() {
         to.write_all(&byte).and_then(|()| to.flush()).map_err(say)?;
+    }
+    Ok(())
+}
+
+/// Hands a byte to and fro over two FIFOs, so many times.
+fn ask(there: &str, back: &str, turns: &str) -> Result<(), String> {
+    let say = |error: std::io::Error| error.to_string();
+    let turns: u64 = turns.parse().map_err(|_| format!("{turns} is no number"))?;
+    let (mut to, mut from) = (fs::OpenOptions::new().write(true).open(there).map_err(say)?, fs::File::open(back).map_err(say)?);
+    let mut byte = [0];
+    (0..turns).try_for_each(|_| to.write_all(&byte).and_then(|()| from.read_exact(&mut byte)).map_err(say))
+}
+
+/// Its partner.
+fn answer(there: &str, back: &str) -> Result<(), String> {
+    let say = |error: std::io::Error| error.to_string();
+    let (mut from, mut to) = (fs::File::open(there).map_err(say)?, fs::OpenOptions::new().write(true).open(back).map_err(say)?);
+    let mut byte = [0];
+    while from.read_exact(&mut byte).is_ok() {
+        to.write_all(&byte).map_err(say)?;
     }
     Ok(())
 }

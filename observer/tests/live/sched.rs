@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer::collect::{Collector, Roots};
-use observer::model::{Cgroup, Sample, Sched, State};
+use observer::model::{Cgroup, Open, Sample, Sched, State};
 
 use super::Test;
 use super::cgroups::{TestCgroup, cpu_root, v2_root};
@@ -56,6 +56,10 @@ struct Window {
     stolen: u64,
     /// Switches on the whole machine that the kernel did not report.
     untraced: u64,
+    /// What was counted on the whole machine.
+    machine: Sched,
+    /// Switches of the whole machine by the kernel's own count: at least and at the most, since it is read before and after each sample.
+    switches: (u64, u64),
 }
 
 impl Window {
@@ -65,7 +69,9 @@ impl Window {
         let mut collector = collector()?;
         let mut launcher = Launcher::start(cgroup.directory(), cpu)?;
         let before = launcher.quiet()?;
+        let first = context_switches()?;
         let was = collector.collect();
+        let first = (first, context_switches()?);
         let counted_before = sched(&was, &cgroup.path())?;
 
         let mut truth = Truth::default();
@@ -73,7 +79,9 @@ impl Window {
             truth.add(launcher.finished(pid)?);
         }
         truth.add(launcher.quiet()?.since(before));
+        let last = context_switches()?;
         let is = collector.collect();
+        let last = (last, context_switches()?);
         let counted = sched(&is, &cgroup.path())?;
         let id = row(&is, &cgroup.path())?.id.number();
         if id != cgroup.id().map_err(|error| error.to_string())? {
@@ -84,6 +92,8 @@ impl Window {
             truth,
             stolen: stolen(&is) - stolen(&was),
             untraced: untraced(&is) - untraced(&was),
+            machine: difference(&*sched(&is, "/")?, &*sched(&was, "/")?)?,
+            switches: (last.0 - first.1, last.1 - first.0),
         };
         launcher.reap()?;
         Ok(window)
@@ -169,6 +179,13 @@ pub(crate) fn difference(is: &Sched, was: &Sched) -> Result<Sched, String> {
     })
 }
 
+/// Switches since boot, by the kernel (`ctxt` in `/proc/stat`).
+fn context_switches() -> Result<u64, String> {
+    let stat = fs::read_to_string("/proc/stat").map_err(|error| error.to_string())?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("ctxt ")).ok_or("no ctxt in /proc/stat")?;
+    line.parse().map_err(|error| format!("ctxt: {error}"))
+}
+
 /// The number that the kernel's `pcount` must equal.
 fn as_pcount(counted: &Sched) -> Result<u64, String> {
     Ok(if health::pcount_is_of_waits()? { counted.latency.count() } else { counted.runs })
@@ -225,36 +242,25 @@ fn waits_before_migrations_are_told() -> Result<String, String> {
     if window.counted.migrated == 0 { Err(format!("no migration: {booked}")) } else { Ok(booked) }
 }
 
-/// Hundreds of thousands of switches: nothing may be dropped, on the two tasks nor on the machine.
+/// A million switches between two tasks: none of them may be missing, nor any on the machine.
 fn every_switch_of_a_storm_is_there() -> Result<String, String> {
-    let cgroup = TestCgroup::new(&v2()?, "storm").map_err(|error| error.to_string())?;
-    let mut collector = collector()?;
-    let mut launcher = Launcher::start(cgroup.directory(), Some(0))?;
-    let before = launcher.quiet()?;
-    let was = collector.collect();
-    let pair = launcher.work(&format!("pingpong {} 5000", cgroup.directory().display()))?;
-    let mut truth = launcher.finished(pair)?;
-    launcher.quiet()?;
-    let is = collector.collect();
-    let lost = untraced(&is) - untraced(&was);
-    launcher.reap()?;
-    truth.add(launcher.quiet()?.since(before));
-    let counted = difference(&*sched(&is, &cgroup.path())?, &*sched(&was, &cgroup.path())?)?;
-    // The partner is gone when its parent is; it switches as often.
-    let switches = counted.preempted + counted.voluntary;
-    let root = difference(&*sched(&is, "/")?, &*sched(&was, "/")?)?;
-    let kernels = is.host.context_switches.zip(was.host.context_switches).map_or(0, |(is, was)| is - was);
-    let said = format!(
-        "{} dispatches in the cgroup, {} of one of the two tasks, {} runs that ended, {kernels} switches of the machine, {lost} lost",
-        counted.runs,
-        truth.pcount,
-        root.preempted + root.voluntary
-    );
-    let halves = counted.runs.abs_diff(2 * truth.pcount) * 50 < counted.runs;
-    // The kernel counts switches to the idle tasks, too; those are as many as the switches away from them at the most.
-    let within = root.preempted + root.voluntary <= kernels && switches == counted.runs && switches > 100_000;
-    let named = is.host.table_full == was.host.table_full;
-    if halves && within && named { Ok(said) } else { Err(said) }
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let fifos = ["there", "back"].map(|name| folder.path().join(name));
+    for fifo in &fifos {
+        let made = std::process::Command::new("mkfifo").arg(fifo).status().map_err(|error| format!("mkfifo: {error}"))?;
+        if !made.success() {
+            return Err(format!("mkfifo: {made}"));
+        }
+    }
+    let [there, back] = fifos.map(|fifo| fifo.display().to_string());
+    let window = Window::of(&v2()?, Some(0), |launcher| {
+        Ok(vec![launcher.work(&format!("answer {there} {back}"))?, launcher.work(&format!("ask {there} {back} 500000"))?])
+    })?;
+    let exactly = window.exactly()?;
+    let (ended, (least, most)) = (window.machine.preempted + window.machine.voluntary, window.switches);
+    let said = format!("{exactly}; {ended} runs ended on the machine, ctxt grew by {least} to {most}");
+    // Beyond ours the kernel counts switches away from the idle tasks, each of which brings a dispatch.
+    if window.counted.runs < 1_000_000 || ended > most || least > ended + window.machine.runs { Err(said) } else { Ok(said) }
 }
 
 /// Thousands of processes that live for a moment on all CPUs, in a cgroup that is split by process: more than a table has room for.
@@ -353,6 +359,8 @@ fn churn(mut collector: Collector) -> Result<String, String> {
         truth,
         stolen: 0,
         untraced: untraced(&sample) - untraced(&was),
+        machine: Sched::default(),
+        switches: (0, 0),
     };
     let exactly = window.exactly()?;
     let lost = sample.host.table_full.unwrap_or(0);
@@ -442,7 +450,9 @@ fn rows_of_cpus_and_of_the_root_agree() -> Result<String, String> {
     for cpu in &sample.cpus {
         cpus.add(cpu.sched.as_ref().ok_or("a CPU without counts")?);
     }
-    if *root != cpus || root.runs == 0 {
+    // What goes on is kept from going backwards on each of them apart.
+    let ended = |sched: &Sched| Sched { open: Open::default(), ..sched.clone() };
+    if ended(&root) != ended(&cpus) || root.runs == 0 {
         return Err(format!("root {} runs, {} ns; CPUs {} runs, {} ns", root.runs, root.run, cpus.runs, cpus.run));
     }
     Ok(format!("{} runs of {} ns in both", root.runs, root.run))
