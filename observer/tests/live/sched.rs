@@ -320,8 +320,11 @@ fn v1_cgroup_has_its_own_row() -> Result<String, String> {
 /// How much of a load: all of it, but on an emulated machine, which is ten or twenty times slower, what `OBSERVER_LIVE_SHARE` leaves of
 /// it (one part in so many).
 fn load(full: u64) -> u64 {
-    let share = std::env::var("OBSERVER_LIVE_SHARE").ok().and_then(|share| share.parse().ok());
-    full / share.unwrap_or(1u64).max(1)
+    full / share()
+}
+
+pub(crate) fn share() -> u64 {
+    std::env::var("OBSERVER_LIVE_SHARE").ok().and_then(|share| share.parse().ok()).unwrap_or(1).max(1)
 }
 
 pub(crate) fn cpus() -> usize {
