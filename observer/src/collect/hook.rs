@@ -197,6 +197,7 @@ impl Attached {
     fn turn(&mut self) {
         let Attached { programs, accounts, blame, .. } = self;
         self.turned = [Some(Instant::now()), self.turned[0]];
+        blame.begin();
         programs.sched.turn(&mut |cpu, entry| book(accounts, blame, cpu, entry));
     }
 

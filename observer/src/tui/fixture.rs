@@ -185,6 +185,7 @@ fn contentions(pairs: &[(&str, &[(&str, u64)])], second: u64) -> Vec<Contention>
         victim: party(victim),
         culprit: party(culprit),
         time: ms * MS * second,
+        inherited: 0,
     };
     let all = pairs.iter().flat_map(|(victim, culprits)| culprits.iter().map(|(culprit, ms)| pair(victim, culprit, *ms)));
     let mut all: Vec<_> = all.filter(|pair| pair.time > 0).collect();
