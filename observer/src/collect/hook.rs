@@ -78,8 +78,7 @@ impl Hook {
     /// Splits these cgroups by process, besides those that deserve it by themselves.
     pub(super) fn focus(&mut self, keys: Vec<Key>) {
         if let Hook::On(on) = self {
-            on.focus.ask(keys.clone());
-            on.focused = keys;
+            on.focused = on.focus.ask(keys);
             on.programs.sched.focus(&on.focused);
         }
     }

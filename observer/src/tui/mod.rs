@@ -26,6 +26,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt;
+use observer_common::sched::Key;
 use ratatui::buffer::Buffer;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +40,8 @@ use crate::model::Snapshot;
 use app::Effect;
 use terminal::{Hangup, Screen};
 
-/// Shows snapshots until the user quits, a signal asks for it, or whoever sends snapshots stops.
+/// Shows snapshots until the user quits, a signal asks for it, or whoever sends snapshots stops. `look` is told which cgroup's page is
+/// opened, and when it is closed, so that it can be split by process meanwhile.
 ///
 /// Needs a tokio runtime with I/O enabled; a current-thread one will do. While it runs, the terminal is in raw mode on its alternate
 /// screen; it is given back however this ends.
@@ -47,7 +49,7 @@ use terminal::{Hangup, Screen};
 /// # Errors
 ///
 /// When there is no terminal, or it is lost.
-pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>) -> anyhow::Result<()> {
+pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>, look: impl Fn(Option<Key>)) -> anyhow::Result<()> {
     let catch = |kind| signal(kind).context("cannot catch a signal");
     let mut terminate = catch(SignalKind::terminate())?;
     let mut hangup = catch(SignalKind::hangup())?;
@@ -59,6 +61,7 @@ pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>) -> an
     let mut events = EventStream::new();
     let tty = Hangup::watch();
     let mut stopped = false;
+    let mut opened = None;
     screen.draw(&mut app)?;
     loop {
         let effect = tokio::select! {
@@ -86,6 +89,10 @@ pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>) -> an
                 Effect::Draw
             }
         };
+        if app.open != opened {
+            opened = app.open;
+            look(opened);
+        }
         // Between the stop and SIGCONT the terminal is not ours; what changed is drawn then.
         let hidden = stopped && matches!(effect, Effect::Draw | Effect::Redraw);
         if !hidden && !terminal::apply(&mut screen, &mut app, effect)? {
