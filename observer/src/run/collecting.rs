@@ -74,7 +74,7 @@ impl Collecting {
         let thread = std::thread::Builder::new()
             .name("collect".into())
             .spawn(move || {
-                Loop { sampler: make(), interval, begin, snapshots, asked, look: Look::At(None), focused: Vec::new() }.run()
+                Loop { sampler: make(), interval, begin, snapshots, asked, look: Look::At(None), focused: Vec::new() }.run();
             })
             .context("cannot start the collector's thread")?;
         Ok((Collecting { thread, looks }, receiver))

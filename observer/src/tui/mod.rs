@@ -1,7 +1,7 @@
 //! The terminal dashboard. It knows only the model: it draws what a [`Snapshot`] says, and reads neither clock nor files for it.
 //!
 //! - [`run`]: the one loop over keys, snapshots and signals; a frame is drawn only when one of them changed something.
-//! - [`app`]: what is shown and what keys make of it; pure. [`keys`]: the one table of keys. [`lines`]: which cgroups, in which order.
+//! - [`app`]: what is shown and what keys make of it; pure. [`keys`]: the one table of keys. [`lines`]: which cgroups, in which order; [`list`]: where one is.
 //! - [`table`]: the one table, whose columns are references to metrics. [`views`]: the screens.
 //! - [`mod@format`], [`text`], [`palette`], [`options`]: how numbers, names and meanings look.
 //! - `terminal`: taking the terminal and giving it back.
@@ -12,6 +12,7 @@ mod fixture;
 pub mod format;
 pub mod keys;
 pub mod lines;
+pub mod list;
 pub mod options;
 pub mod palette;
 pub mod table;
