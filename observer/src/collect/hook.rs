@@ -78,8 +78,7 @@ impl Hook {
     /// Splits these cgroups by process, besides those that deserve it by themselves.
     pub(super) fn focus(&mut self, keys: Vec<Key>) {
         if let Hook::On(on) = self {
-            on.focus.ask(keys.clone());
-            on.focused = keys;
+            on.focused = on.focus.ask(keys);
             on.programs.sched.focus(&on.focused);
         }
     }
@@ -197,6 +196,7 @@ impl Attached {
     fn turn(&mut self) {
         let Attached { programs, accounts, blame, .. } = self;
         self.turned = [Some(Instant::now()), self.turned[0]];
+        blame.begin();
         programs.sched.turn(&mut |cpu, entry| book(accounts, blame, cpu, entry));
     }
 
