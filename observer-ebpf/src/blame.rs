@@ -9,7 +9,7 @@
 //! They take numbers only; the victim is who was dispatched last, the generation that of this CPU's last switch.
 #![allow(unsafe_code, reason = "#[unsafe(no_mangle)] on global functions; no unsafe block")]
 
-use observer_common::blame::{LEVEL_SHIFT, LEVELS, SEGMENTS, SHARES, THROTTLINGS, WINDOW_SHIFT, WINDOWS};
+use observer_common::blame::{LEVEL_SHIFT, LEVELS, SEGMENTS, SHARES, THROTTLINGS, WINDOW_SHIFT, WINDOWS, scaled};
 use observer_common::sched::Key;
 
 use crate::kernel::CfsRq;
@@ -358,16 +358,6 @@ fn note_stretch(cpu: Cpu, stretch: u64, owner: u64) {
         cpu.set_longest(stretch);
         cpu.set_culprit(owner);
     }
-}
-
-/// `time` × `part` / `whole`, with 16 bits of the quotient: enough for hours without overflow.
-#[inline(always)]
-fn scaled(time: u64, part: u64, whole: u64) -> u64 {
-    if part >= whole {
-        return time;
-    }
-    // Not 0, since part < whole.
-    time * ((part << 16) / whole) >> 16
 }
 
 /// As [`blame`], of a task whose queue a quota has stopped for `total` nanoseconds so far. What of it is new came after one of the

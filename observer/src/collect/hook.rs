@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use observer_common::sched::Key;
+use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::Task;
 
 use super::Roots;
@@ -43,12 +43,12 @@ impl Hook {
     }
 
     /// Loads and attaches for the CPUs that are on.
-    pub(super) fn attach(roots: &Roots, online: &[u32]) -> Hook {
+    pub(super) fn attach(roots: &Roots, online: &[u32], adapt: impl FnOnce(&mut Offsets)) -> Hook {
         let Some(highest) = online.iter().max() else {
             let path = roots.sys.join("devices/system/cpu/online");
             return Hook::Off(format!("cannot tell the CPUs: {} gives none", path.display()));
         };
-        match Programs::load(roots, highest + 1) {
+        match Programs::load_with(roots, highest + 1, adapt) {
             Ok(programs) => {
                 let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
                 let (blame, focus) = (Blame::default(), Focus::default());

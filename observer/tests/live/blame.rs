@@ -259,6 +259,11 @@ fn quota(of_parent: bool) -> Result<String, String> {
         return Err(format!("{ours} ns blamed on the quota, {counted} counted"));
     }
     let others = wait - ours;
+    // The ledger's accounts, each against a source of its own.
+    let ledger = difference(&*sched(&is, &path)?, &*sched(&was, &path)?)?.ledger();
+    near("ledger: throttled", ledger.throttled.unwrap_or(0), kernels, 10)?;
+    near("ledger: waited", ledger.waited + kernels, truth.run_delay, 10)?;
+    near("ledger: worked", ledger.worked, truth.exec, 30)?;
     // What is left over is honest competition: less than the time it ran, since the two share the CPU evenly.
     let said = format!(
         "{}; {:.3} ms behind the neighbour, {:.3} ms of other waits, {:.3} ms run",

@@ -23,6 +23,8 @@ pub(crate) fn trials() -> Vec<Test> {
         ("sched::unpinned_tasks_lose_no_dispatch", unpinned_tasks_lose_no_dispatch),
         ("sched::waits_before_migrations_are_told", waits_before_migrations_are_told),
         ("sched::every_switch_of_a_storm_is_there", every_switch_of_a_storm_is_there),
+        ("sched::what_goes_on_is_counted_once", what_goes_on_is_counted_once),
+        ("sched::interrupts_are_booked_like_steal", interrupts_are_booked_like_steal),
         ("sched::a_fork_storm_is_booked_whole", a_fork_storm_is_booked_whole),
         ("sched::v1_cgroup_has_its_own_row", v1_cgroup_has_its_own_row),
         ("sched::churning_cgroups_lose_nothing", churning_cgroups_lose_nothing),
@@ -262,6 +264,75 @@ fn every_switch_of_a_storm_is_there() -> Result<String, String> {
     let said = format!("{exactly}; {ended} runs ended on the machine, ctxt grew by {least} to {most}");
     // Beyond ours the kernel counts switches away from the idle tasks, each of which brings a dispatch.
     if window.counted.runs < 2 * turns || ended > most || least > ended + window.machine.runs { Err(said) } else { Ok(said) }
+}
+
+/// Spinners in turn on one CPU are looked at all the time: what they have run and waited never goes backwards, it is told before it ends,
+/// and at the end it is what has ended, once.
+fn what_goes_on_is_counted_once() -> Result<String, String> {
+    let cgroup = TestCgroup::new(&v2()?, "open").map_err(|error| error.to_string())?;
+    let mut collector = collector()?;
+    let mut launcher = Launcher::start(cgroup.directory(), Some(0))?;
+    let before = launcher.quiet()?;
+    let first = sched(&collector.collect(), &cgroup.path())?;
+    let pids: Vec<u32> = (0..3).map(|_| launcher.work("spin 1500")).collect::<Result<_, _>>()?;
+    let both = |sched: &Sched| (sched.run + sched.open.run, sched.latency.sum + sched.open.wait.unwrap_or(0));
+    let (mut last, mut most, mut samples) = (first.clone(), Open::default(), 0);
+    while !launcher.is_zombie(pids[0])? || !launcher.is_zombie(pids[1])? || !launcher.is_zombie(pids[2])? {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = sched(&collector.collect(), &cgroup.path())?;
+        if both(&now).0 < both(&last).0 || both(&now).1 < both(&last).1 {
+            return Err(format!("{:?} after {:?}", both(&now), both(&last)));
+        }
+        most.run = most.run.max(now.open.run);
+        most.wait = most.wait.max(now.open.wait);
+        (last, samples) = (now, samples + 1);
+    }
+    let mut truth = Truth::default();
+    for pid in pids {
+        truth.add(launcher.finished(pid)?);
+    }
+    truth.add(launcher.quiet()?.since(before));
+    collector.collect();
+    let sample = collector.collect();
+    let end = sched(&sample, &cgroup.path())?;
+    launcher.reap()?;
+    let waited = end.latency.sum - first.latency.sum;
+    let said = format!("{samples} samples, at the most {most:?} at a time; {waited} of {} ns waited", truth.run_delay);
+    let is_over = end.open == Open { run: 0, wait: Some(0), throttled: end.open.throttled };
+    if !is_over || waited > truth.run_delay || most.run == 0 || most.wait.unwrap_or(0) == 0 { Err(said) } else { Ok(said) }
+}
+
+/// No kernel here accounts interrupts. The hook is told that their clock is where the hypervisor's is: then both must come out the same,
+/// which holds the one's arithmetic to the other's.
+fn interrupts_are_booked_like_steal() -> Result<String, String> {
+    let mut collector = Collector::new(Roots::default());
+    collector.attach_with(|offsets| offsets.rq_interrupt = offsets.rq_steal);
+    let was = collector.collect();
+    let cgroup = TestCgroup::new(&v2()?, "clocks").map_err(|error| error.to_string())?;
+    let mut launcher = Launcher::start(cgroup.directory(), None)?;
+    let pids: Vec<u32> = (0..cpus() + 1).map(|_| launcher.work("spin 1000")).collect::<Result<_, _>>()?;
+    for pid in pids {
+        launcher.finished(pid)?;
+    }
+    let is = collector.collect();
+    launcher.reap()?;
+    let taken = |sample: &Sample, path: &str| -> Result<(u64, u64), String> {
+        let sched = sched(sample, path)?;
+        sched.steal.zip(sched.interrupt).ok_or(format!("{path}: one of the clocks is unknown"))
+    };
+    if sched(&was, "/")?.steal.is_none() {
+        return Ok("not exercised: this kernel has no clock of steal".into());
+    }
+    for path in ["/", &cgroup.path()] {
+        let (steal, interrupt) = taken(&is, path)?;
+        if steal != interrupt {
+            return Err(format!("{path}: {steal} ns stolen, {interrupt} ns of interrupts"));
+        }
+    }
+    let blamed =
+        |culprit: &str| -> u64 { is.contentions.iter().filter(|row| row.culprit_name() == culprit).map(|row| row.time).sum() };
+    let (steal, _) = taken(&is, "/")?;
+    Ok(format!("{steal} ns of both; {} and {} ns blamed on them", blamed("~hypervisor"), blamed("~interrupt")))
 }
 
 /// Thousands of processes that live for a moment on all CPUs, in a cgroup that is split by process: more than a table has room for.

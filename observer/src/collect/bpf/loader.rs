@@ -11,7 +11,7 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
 use observer_common::pod;
-use observer_common::sched::CpuState;
+use observer_common::sched::{CpuState, Offsets};
 use observer_common::tasks::TaskOffsets;
 
 use super::btf::Missing;
@@ -97,9 +97,20 @@ impl Programs {
     ///
     /// What stands in the way, and what to do about it.
     pub fn load(roots: &Roots, cpus: u32) -> Result<Programs, LoadError> {
+        Programs::load_with(roots, cpus, |_| ())
+    }
+
+    /// As [`Programs::load`], on a kernel that would have its fields elsewhere: a test lets one clock stand for another that no kernel at
+    /// hand keeps.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn load_with(roots: &Roots, cpus: u32, adapt: impl FnOnce(&mut Offsets)) -> Result<Programs, LoadError> {
         let path = roots.sys.join("kernel/btf/vmlinux");
         let bytes = std::fs::read(&path).map_err(|source| LoadError::NoBtf { path: path.clone(), source })?;
         let mut resolved = offsets::resolve(&bytes)?;
+        adapt(&mut resolved.offsets);
         resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);

@@ -279,3 +279,14 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
         ..*is
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_memory_is_bounded() {
+        const { assert!(BYTES_PER_CPU <= 1 << 20, "a mebibyte a CPU") };
+        assert_eq!((delay_places(1), delay_places(2), delay_places(3)), (4096, 8192, 16384));
+    }
+}
