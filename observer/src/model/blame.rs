@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
 
-use super::{Contention, Party, Sample, Snapshot};
+use super::{Contention, Entity, Party, Sample, Snapshot};
 
 /// All pairs of a snapshot with their rates. Making it is one pass over both samples.
 #[derive(Debug)]
@@ -194,7 +194,7 @@ impl<'a> Blame<'a> {
 /// Seconds a second of each row.
 fn rates(snapshot: &Snapshot) -> Vec<Option<f64>> {
     let interval = snapshot.interval().filter(|interval| *interval > 0.0);
-    let counted = |sample: &&Arc<Sample>| sample.cgroups.iter().any(|cgroup| cgroup.sched.is_some());
+    let counted = |sample: &&Arc<Sample>| Contention::unborn(sample).is_some();
     let (Some(interval), Some(was)) = (interval, snapshot.was.as_ref().filter(counted)) else {
         return vec![None; snapshot.is.contentions.len()];
     };
@@ -298,7 +298,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::super::cgroup::CpuStat;
-    use super::super::{Cgroup, Host, Sched};
+    use super::super::{Cgroup, Host, Sched, contention};
     use super::*;
 
     /// Cgroups by their number.
@@ -453,9 +453,14 @@ mod tests {
         let mut made = snapshot(&[("/b", "/a/x", 5), ("/b", "/a/y", 1)]);
         Arc::make_mut(made.was.as_mut().unwrap()).contentions.remove(0);
         check(&made, "/b", "/a/x 12, /a/y 1", "");
+        let rates = |snapshot: &Snapshot| -> Vec<_> {
+            snapshot.rows::<Contention>().map(|row| row.number(&contention::TIME, &[])).collect()
+        };
+        assert_eq!(rates(&made), [Some(0.012), Some(0.001)], "rows say the same");
         for cgroup in &mut Arc::make_mut(made.was.as_mut().unwrap()).cgroups {
             cgroup.sched = None;
         }
         check(&made, "/b", "", "");
+        assert_eq!(rates(&made), [None, Some(0.001)]);
     }
 }

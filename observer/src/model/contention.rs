@@ -1,6 +1,6 @@
 //! Who waited for whom: a pair of a victim and a culprit.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use observer_common::sched::{Key, kind};
 
@@ -98,6 +98,15 @@ impl Entity for Contention {
 
     fn of(sample: &Sample) -> &[Contention] {
         &sample.contentions
+    }
+
+    /// A pair is there as soon as it waited at all, if the scheduler hook was on.
+    fn unborn(then: &Sample) -> Option<&'static Contention> {
+        static UNBORN: LazyLock<Contention> = LazyLock::new(|| {
+            let nobody = Party { key: Key::UNKNOWN, cgroup: Key::UNKNOWN, name: "~unknown".into() };
+            Contention { victim: nobody.clone(), culprit: nobody, time: 0, inherited: 0 }
+        });
+        then.cgroups.iter().any(|cgroup| cgroup.sched.is_some()).then(|| &*UNBORN)
     }
 }
 

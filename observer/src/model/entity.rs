@@ -88,4 +88,8 @@ pub trait Entity: Sized + 'static {
     fn metrics() -> &'static [&'static Metric<Self>];
     /// All of its kind in a sample, ascending by key.
     fn of(sample: &Sample) -> &[Self];
+    /// What one that a sample does not have was then, where that is known: its counters began at nothing.
+    fn unborn(_then: &Sample) -> Option<&'static Self> {
+        None
+    }
 }

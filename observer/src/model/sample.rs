@@ -49,10 +49,11 @@ impl Snapshot {
     /// All entities of a kind, each with what it was one interval ago.
     pub fn rows<E: Entity>(&self) -> impl Iterator<Item = Row<'_, E>> {
         let before = self.was.as_deref().map_or(&[][..], E::of);
+        let unborn = self.was.as_deref().and_then(E::unborn);
         let interval = self.interval();
         E::of(&self.is).iter().map(move |is| {
             let key = is.key();
-            let was = before.binary_search_by(|other| other.key().cmp(&key)).ok().map(|at| &before[at]);
+            let was = before.binary_search_by(|other| other.key().cmp(&key)).ok().map(|at| &before[at]).or(unborn);
             Row { is, was, interval }
         })
     }
@@ -73,7 +74,7 @@ impl Snapshot {
 pub struct Row<'a, E> {
     /// Now.
     pub is: &'a E,
-    /// One interval ago; `None` when it was not there, or there is no former sample.
+    /// One interval ago; `None` when it was not there (and is not known to have begun since), or there is no former sample.
     pub was: Option<&'a E>,
     /// Seconds between the two.
     pub interval: Option<f64>,

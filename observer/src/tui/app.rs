@@ -11,8 +11,9 @@ use super::keys::{self, Mode};
 use super::lines::{self, Fold};
 use super::list::{List, OWN};
 use super::options::Options;
-use super::table::{Cell, Sort};
-use super::views::cgroups::COLUMNS;
+use super::table::{Column, Sort};
+use super::views::cgroups::{self, COLUMNS};
+use super::views::tasks;
 use crate::model::Snapshot;
 
 /// A view.
@@ -22,19 +23,22 @@ pub enum View {
     Overview,
     /// All control groups.
     Cgroups,
+    /// All processes.
+    Tasks,
     /// How far observer itself can be trusted.
     Health,
 }
 
 impl View {
     /// All, in the order of their numbers.
-    pub const ALL: [View; 3] = [View::Overview, View::Cgroups, View::Health];
+    pub const ALL: [View; 4] = [View::Overview, View::Cgroups, View::Tasks, View::Health];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             View::Overview => "Overview",
             View::Cgroups => "Cgroups",
+            View::Tasks => "Tasks",
             View::Health => "Health",
         }
     }
@@ -146,6 +150,8 @@ pub struct App {
     pub losers: List,
     /// The list of cgroups.
     pub cgroups: List,
+    /// The list of processes.
+    pub tasks: List,
     /// Health's list of cgroups, in an order of its own.
     pub health: List,
     pending: Option<char>,
@@ -169,8 +175,9 @@ impl App {
             tree: true,
             folded: HashSet::new(),
             losers: List::new(OWN),
+            tasks: List::new(Sort { column: tasks::SORTED_BY, descending: true }),
             health: List::new(OWN),
-            cgroups: List::new(Sort { column: super::views::cgroups::SORTED_BY, descending: true }),
+            cgroups: List::new(Sort { column: cgroups::SORTED_BY, descending: true }),
             pending: None,
             hits: Hits::default(),
         }
@@ -273,17 +280,23 @@ impl App {
         Effect::Draw
     }
 
-    /// The order and the folds of the list of cgroups.
+    /// The order of the list, and the folds of that of cgroups.
     fn arrange(&mut self, action: Action) -> Effect {
-        if self.view != View::Cgroups || self.open.is_some() || self.help {
+        if self.open.is_some() || self.help {
             return Effect::Nothing;
         }
-        let Sort { column, descending } = self.cgroups.sort;
+        let columns = match self.view {
+            View::Cgroups => COLUMNS.len(),
+            View::Tasks => tasks::COLUMNS.len(),
+            View::Overview | View::Health => return Effect::Nothing,
+        };
+        let Sort { column, descending } = self.list().sort;
         match action {
-            Action::SortNext => self.sort_by((column + 1) % COLUMNS.len()),
-            Action::SortPrevious => self.sort_by((column + COLUMNS.len() - 1) % COLUMNS.len()),
+            Action::SortNext => self.sort_by((column + 1) % columns),
+            Action::SortPrevious => self.sort_by((column + columns - 1) % columns),
             Action::SortBy(clicked) if clicked != column => self.sort_by(clicked),
-            Action::SortBy(_) | Action::Reverse => self.cgroups.sort.descending = !descending,
+            Action::SortBy(_) | Action::Reverse => self.list_mut().sort.descending = !descending,
+            _ if self.view != View::Cgroups => return Effect::Nothing,
             Action::Tree => self.tree = !self.tree,
             Action::FoldAll if self.tree => self.fold_all(),
             Action::Fold if self.tree => return self.fold(),
@@ -298,9 +311,11 @@ impl App {
     }
 
     fn sort_by(&mut self, column: usize) {
-        // Names read best ascending, numbers descending.
-        let descending = COLUMNS.get(column).is_some_and(|column| !matches!(column.cell, Cell::Label));
-        self.cgroups.sort = Sort { column, descending };
+        let ascends = match self.view {
+            View::Tasks => tasks::COLUMNS.get(column).is_some_and(Column::ascends),
+            _ => COLUMNS.get(column).is_some_and(Column::ascends),
+        };
+        self.list_mut().sort = Sort { column, descending: !ascends };
     }
 
     /// Folds the selected cgroup; where that is done or there is nothing to fold, selects its parent.
@@ -357,10 +372,21 @@ impl App {
         if list.selected.is_none() {
             list.select(0);
         }
-        let Some(key) = list.selected else { return Effect::Nothing };
+        let Some(key) = list.selected.and_then(|key| self.cgroup_of(key)) else { return Effect::Nothing };
         self.open = Some(key);
         self.scroll = 0;
         Effect::Draw
+    }
+
+    /// The cgroup of a line: its own, or that of its process.
+    fn cgroup_of(&self, key: Key) -> Option<Key> {
+        if self.view != View::Tasks {
+            return Some(key);
+        }
+        let sample = &self.snapshot.as_ref()?.is;
+        let process = sample.processes.get(self.tasks.lines.get(self.tasks.at)?.index)?;
+        let path = process.cgroup.as_deref()?;
+        sample.cgroups.iter().find(|cgroup| cgroup.path == path).map(|cgroup| cgroup.id)
     }
 
     fn go(&mut self, motion: Motion) -> Effect {
@@ -400,6 +426,7 @@ impl App {
         match self.view {
             View::Overview => &self.losers,
             View::Cgroups => &self.cgroups,
+            View::Tasks => &self.tasks,
             View::Health => &self.health,
         }
     }
@@ -408,6 +435,7 @@ impl App {
         match self.view {
             View::Overview => &mut self.losers,
             View::Cgroups => &mut self.cgroups,
+            View::Tasks => &mut self.tasks,
             View::Health => &mut self.health,
         }
     }
@@ -419,6 +447,7 @@ impl App {
             View::Overview => lines::losers(snapshot, &filter),
             View::Cgroups if self.tree => lines::tree(snapshot, COLUMNS, self.cgroups.sort, &filter, &self.folded),
             View::Cgroups => lines::flat(snapshot, COLUMNS, self.cgroups.sort, &filter),
+            View::Tasks => lines::processes(snapshot, tasks::COLUMNS, self.tasks.sort, &filter),
             View::Health => lines::residuals(snapshot, &filter),
         };
         self.list_mut().set(lines);

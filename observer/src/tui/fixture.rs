@@ -10,7 +10,10 @@ use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::host::{Memory, Tasks};
 use crate::model::text::escape;
-use crate::model::{Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Snapshot, Source, State};
+use crate::model::{
+    Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Longest, Open, Party, Process, Sample, Sched, Snapshot, Source,
+    State, Status,
+};
 
 const MS: u64 = 1_000_000;
 const GIB: u64 = 1 << 30;
@@ -31,6 +34,52 @@ struct Did {
 const fn did(path: &'static [u8], cpu: u64, wait: u64) -> Did {
     Did { path, unit: None, cpu, wait, throttled: None, stopped: 0, pending: 0 }
 }
+
+/// What one process did in that second, in milliseconds.
+struct Ran {
+    pid: u32,
+    comm: &'static [u8],
+    command: Option<&'static [u8]>,
+    cgroup: &'static str,
+    cpu: u64,
+    wait: u64,
+    pending: u64,
+}
+
+/// Ascending by pid.
+static PROCESSES_DID: &[Ran] = &[
+    Ran { pid: 1, comm: b"systemd", command: Some(b"/sbin/init"), cgroup: "/", cpu: 0, wait: 0, pending: 0 },
+    Ran { pid: 9, comm: b"kworker/0:1", command: None, cgroup: "/", cpu: 4, wait: 1, pending: 0 },
+    Ran {
+        pid: 812,
+        comm: b"nginx",
+        command: Some(b"nginx: worker process"),
+        cgroup: "/system.slice/nginx.service",
+        cpu: 250,
+        wait: 10,
+        pending: 0,
+    },
+    Ran {
+        pid: 4_242,
+        comm: b"train\x1b[31m",
+        command: Some(
+            b"/usr/bin/python3 /srv/train.py --epochs 100 --learning-rate 0.001 --checkpoints /srv/checkpoints/train-0",
+        ),
+        cgroup: "/batch.slice/train-0",
+        cpu: 1_000,
+        wait: 620,
+        pending: 10,
+    },
+    Ran {
+        pid: 4_194_303,
+        comm: "漢字の長い長い".as_bytes(),
+        command: Some(b"evil\x1b[2J"),
+        cgroup: "/no/longer/there",
+        cpu: 0,
+        wait: 700,
+        pending: 0,
+    },
+];
 
 /// Ids are given in this order, from 1.
 static CGROUPS: &[Did] = &[
@@ -133,6 +182,7 @@ pub(super) fn nothing() -> Snapshot {
     let mut sample = sample(0, 0, false);
     (sample.host, sample.cgroups, sample.sources) = (Host::default(), Vec::new(), Vec::new());
     sample.contentions.clear();
+    sample.processes.clear();
     Snapshot { was: None, is: Arc::new(sample) }
 }
 
@@ -185,9 +235,36 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
-        processes: Vec::new(),
+        processes: PROCESSES_DID.iter().map(|did| did.process(second, sched)).collect(),
         threads: Vec::new(),
         sources: sources(sched),
+    }
+}
+
+impl Ran {
+    /// Without `all` only what everybody may read.
+    fn process(&self, second: u64, all: bool) -> Process {
+        let ms = |each: u64| all.then_some(each * MS * second);
+        Process {
+            pid: self.pid,
+            start: 5,
+            ppid: 1,
+            comm: escape(self.comm).into(),
+            identity: Arc::new(Identity { command: self.command.map(|command| escape(command).into_owned()), user: None }),
+            cgroup: Some(self.cgroup.into()),
+            status: Some(Status::Sleeping),
+            threads: 1,
+            counts: Counts {
+                run: ms(self.cpu),
+                wait: ms(self.wait),
+                user: Some(self.cpu * MS * second),
+                system: Some(0),
+                preempted: ms(0),
+                voluntary: Some(self.cpu * second),
+                migrations: None,
+            },
+            pending: all.then_some(self.pending * MS),
+        }
     }
 }
 

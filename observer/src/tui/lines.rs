@@ -1,18 +1,19 @@
-//! Which cgroups a list shows, in which order: pure functions of a snapshot, a filter, an order and what is folded.
+//! Which cgroups or processes a list shows, in which order: pure functions of a snapshot, a filter, an order and what is folded.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use observer_common::sched::{Key, kind};
 
-use super::table::{Cell, Column, Sort, order};
-use crate::model::{Cgroup, Row, Snapshot, Value, cgroup};
+use super::table::{Cell, Column, Sort, Words, order};
+use crate::model::{Cgroup, Entity, Process, Row, Snapshot, Value, cgroup};
 
-/// A line of a list of cgroups.
+/// A line of a list of cgroups or of processes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// Index in the sample's cgroups.
+    /// Index in the sample's cgroups or processes.
     pub index: usize,
-    /// Its cgroup.
+    /// Its cgroup or process.
     pub key: Key,
     /// Levels of indentation.
     pub depth: u16,
@@ -63,7 +64,7 @@ pub fn parents(cgroups: &[Cgroup]) -> Vec<Option<usize>> {
 pub fn flat(snapshot: &Snapshot, columns: &[Column<Cgroup>], sort: Sort, filter: &str) -> Vec<Line> {
     let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
     let mut shown: Vec<usize> = (0..rows.len()).filter(|index| matches(rows[*index].is, filter)).collect();
-    arrange(&mut shown, &rows, &columns[sort.column], sort.descending);
+    arrange(&mut shown, &rows, &columns[sort.column], sort.descending, by_path);
     shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
 }
 
@@ -81,7 +82,7 @@ pub fn tree(snapshot: &Snapshot, columns: &[Column<Cgroup>], sort: Sort, filter:
         }
     }
     let mut ordered: Vec<usize> = (0..rows.len()).filter(|index| shown[*index]).collect();
-    arrange(&mut ordered, &rows, &columns[sort.column], sort.descending);
+    arrange(&mut ordered, &rows, &columns[sort.column], sort.descending, by_path);
     let mut children = vec![Vec::new(); rows.len()];
     let mut stack = Vec::new();
     // Last first, because a stack is emptied from its end.
@@ -158,6 +159,23 @@ pub fn residuals(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
     shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
 }
 
+/// Processes that pass the filter, in order.
+pub fn processes(snapshot: &Snapshot, columns: &[Column<Process>], sort: Sort, filter: &str) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<Process>().collect();
+    let has = |text: &str| text.to_lowercase().contains(filter);
+    let passes = |process: &Process| {
+        let words = [Some(&*process.comm), process.identity.command.as_deref(), process.cgroup.as_deref()];
+        filter.is_empty() || words.into_iter().flatten().any(has) || process.pid.to_string() == filter
+    };
+    let mut shown: Vec<usize> = (0..rows.len()).filter(|index| passes(rows[*index].is)).collect();
+    arrange(&mut shown, &rows, &columns[sort.column], sort.descending, |a, b| a.key().cmp(&b.key()));
+    let line = |index: usize| {
+        let Process { pid, start, .. } = *rows[index].is;
+        Line { index, key: Key::process(pid, start), depth: 0, fold: Fold::Leaf, matches: true }
+    };
+    shown.into_iter().map(line).collect()
+}
+
 /// What a cgroup with its descendants lost by the ledger, in seconds a second.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Loss {
@@ -187,14 +205,28 @@ impl Loss {
     }
 }
 
-fn arrange(indices: &mut [usize], rows: &[Row<'_, Cgroup>], column: &Column<Cgroup>, descending: bool) {
-    if matches!(column.cell, Cell::Label) {
-        indices.sort_by(|a, b| {
-            let order = rows[*a].is.path.cmp(&rows[*b].is.path);
-            if descending { order.reverse() } else { order }
-        });
-        return;
+/// Brings rows into a column's order; `by_name` is that of a label, and of equal ones.
+fn arrange<E: Entity>(
+    indices: &mut [usize],
+    rows: &[Row<'_, E>],
+    column: &Column<E>,
+    descending: bool,
+    by_name: impl Fn(&E, &E) -> Ordering,
+) {
+    let names = |a: &usize, b: &usize| by_name(rows[*a].is, rows[*b].is);
+    let either = |order: Ordering| if descending { order.reverse() } else { order };
+    match &column.cell {
+        Cell::Label => indices.sort_by(|a, b| either(names(a, b))),
+        Cell::Words(Words { read, .. }) => {
+            indices.sort_by(|a, b| either(read(rows[*a].is).cmp(read(rows[*b].is))).then_with(|| names(a, b)));
+        }
+        _ => {
+            let values: Vec<_> = rows.iter().map(|row| column.value(row)).collect();
+            indices.sort_by(|a, b| order(values[*a], values[*b], descending).then_with(|| names(a, b)));
+        }
     }
-    let values: Vec<_> = rows.iter().map(|row| column.value(row)).collect();
-    indices.sort_by(|a, b| order(values[*a], values[*b], descending).then_with(|| rows[*a].is.path.cmp(&rows[*b].is.path)));
+}
+
+fn by_path(a: &Cgroup, b: &Cgroup) -> Ordering {
+    a.path.cmp(&b.path)
 }

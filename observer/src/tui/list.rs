@@ -11,7 +11,7 @@ pub const OWN: Sort = Sort { column: usize::MAX, descending: true };
 /// A list of cgroups: what it holds and where one is in it.
 #[derive(Debug)]
 pub struct List {
-    /// The order; those of the overview and of health have their own.
+    /// The order; [`OWN`] where there is no choice.
     pub sort: Sort,
     /// The lines, in order.
     pub lines: Vec<Line>,

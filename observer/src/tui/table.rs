@@ -47,6 +47,27 @@ pub enum Cell<E: 'static> {
     Bar(&'static Metric<E>, &'static [Segment], Whole),
     /// What the table's user says of the row ([`Line::note`]); the text is its meaning.
     Note(&'static str),
+    /// What the entity itself says.
+    Words(Words<E>),
+}
+
+/// What an entity says of itself.
+pub struct Words<E: 'static> {
+    /// Reads it.
+    pub read: fn(&E) -> &str,
+    /// What it means.
+    pub help: &'static str,
+    /// Which end of it says most.
+    pub end: End,
+}
+
+/// An end of a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Its beginning.
+    Head,
+    /// Its end, as of a path.
+    Tail,
 }
 
 /// What a bar's full width stands for.
@@ -108,6 +129,23 @@ impl<E> Column<E> {
         Column { title, cell: Cell::Note(help), width, grow: false, priority: 0, warn: None }
     }
 
+    /// Words of the entity itself, which begin with what matters.
+    pub const fn words(title: &'static str, help: &'static str, read: fn(&E) -> &str, width: u16) -> Column<E> {
+        let cell = Cell::Words(Words { read, help, end: End::Head });
+        Column { title, cell, width, grow: false, priority: 0, warn: None }
+    }
+
+    /// A path of the entity, which ends with what matters.
+    pub const fn path(title: &'static str, help: &'static str, read: fn(&E) -> &str, width: u16) -> Column<E> {
+        let cell = Cell::Words(Words { read, help, end: End::Tail });
+        Column { title, cell, width, grow: false, priority: 0, warn: None }
+    }
+
+    /// Whether it reads best in ascending order, as names do.
+    pub fn ascends(&self) -> bool {
+        matches!(self.cell, Cell::Label | Cell::Words(_))
+    }
+
     /// Goes when there is too little room, the higher the number the sooner.
     pub const fn priority(self, priority: u8) -> Column<E> {
         Column { priority, ..self }
@@ -123,7 +161,7 @@ impl<E> Column<E> {
         match self.cell {
             Cell::Label => "Its name.",
             Cell::Number(metric, ..) | Cell::Quantile(metric, _) | Cell::Bar(metric, ..) => metric.info.help,
-            Cell::Note(help) => help,
+            Cell::Note(help) | Cell::Words(Words { help, .. }) => help,
         }
     }
 }
@@ -138,7 +176,7 @@ impl<E: Entity> Column<E> {
                 let lost = segments.iter().skip(1).filter_map(|segment| row.number(metric, segment.attributes));
                 lost.reduce(|sum, lost| sum + lost)
             }
-            Cell::Label | Cell::Note(_) | Cell::Bar(..) => None,
+            Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Bar(..) => None,
         }
     }
 
@@ -146,12 +184,12 @@ impl<E: Entity> Column<E> {
         match self.cell {
             Cell::Number(_, _, format) => format.text(value),
             Cell::Quantile(..) => Format::Duration.text(value),
-            Cell::Label | Cell::Note(_) | Cell::Bar(..) => UNKNOWN.into(),
+            Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Bar(..) => UNKNOWN.into(),
         }
     }
 
     fn is_left(&self) -> bool {
-        matches!(self.cell, Cell::Label | Cell::Note(_) | Cell::Bar(..))
+        matches!(self.cell, Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Bar(..))
     }
 }
 
@@ -260,6 +298,11 @@ impl<E: Entity> Table<E> {
             Cell::Note(_) => {
                 text::put(buffer, area, x, y, &text::head(&line.note, width), plain);
             }
+            Cell::Words(Words { read, end, .. }) => {
+                let words = read(line.row.is);
+                let cut = if end == End::Head { text::head(words, width) } else { text::tail(words, width) };
+                text::put(buffer, area, x, y, &cut, plain);
+            }
             Cell::Bar(metric, segments, whole) => {
                 let numbers = segments.iter().map(|segment| line.row.number(metric, segment.attributes));
                 bar(
@@ -308,8 +351,9 @@ impl<E: Entity> Table<E> {
             let column = &self.columns[index];
             // What a growing column leaves is for words.
             let most = match column.cell {
+                Cell::Words(_) if column.grow => u16::MAX,
                 _ if column.grow => MOST.max(column.width),
-                Cell::Note(_) => column.width * 2,
+                Cell::Note(_) | Cell::Words(Words { end: End::Tail, .. }) => column.width * 2,
                 _ => column.width,
             };
             let grown = column.width.saturating_add(spare).min(most);

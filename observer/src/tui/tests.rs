@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use observer_common::sched::kind;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -106,11 +107,13 @@ fn frames() {
     golden("detail-of-a-parent", fixture::snapshot(), "2 j Enter");
     golden("detail-of-a-culprit", fixture::snapshot(), "j j Enter");
     golden("detail-in-focus", fixture::in_focus(), "2 j Enter");
-    golden("health", fixture::snapshot(), "3 j");
-    golden("health-in-trouble", fixture::in_trouble(), "3");
-    golden("health-first", fixture::first(), "3");
+    golden("health", fixture::snapshot(), "4 j");
+    golden("health-in-trouble", fixture::in_trouble(), "4");
+    golden("health-first", fixture::first(), "4");
     golden("help", fixture::snapshot(), "2 ?");
-    golden("help-of-health", fixture::snapshot(), "3 ? G");
+    golden("help-of-health", fixture::snapshot(), "4 ? G");
+    golden("tasks", fixture::snapshot(), "3 j");
+    golden("tasks-without-sched", fixture::without_sched(), "3 > > > >");
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn every_size() {
             draw(&mut app, &mut Buffer::empty(Rect::new(0, 0, width, height)));
         }
     };
-    for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G", "3 G"] {
+    for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G", "3 G", "4 G"] {
         check(fixture::snapshot(), keys, 1);
         check(fixture::in_focus(), keys, 3);
         check(fixture::without_sched(), keys, 7);
@@ -198,6 +201,8 @@ fn state(app: &App) -> String {
     let selected = list.selected.and_then(|key| app.snapshot.as_ref()?.is.cgroups.iter().find(|cgroup| cgroup.id == key));
     let mut state = vec![app.view.name().to_lowercase(), format!("{} lines", list.lines.len())];
     state.extend(selected.map(|cgroup| format!("at {}", cgroup.path)));
+    let process = list.selected.filter(|key| key.kind() == kind::PROCESS);
+    state.extend(process.map(|key| format!("at {}", key.tgid())));
     state.extend((!app.filter.is_empty()).then(|| format!("filter {}", app.filter)));
     let flags =
         [(app.typing, "typing"), (app.paused, "paused"), (app.help, "help"), (app.open.is_some(), "open"), (!app.tree, "flat")];
@@ -217,10 +222,22 @@ fn keys_change_the_state() {
     check("j", "overview, 6 lines, at /batch.slice/train-0");
     check("j j", "overview, 6 lines, at /api.slice/web");
     check("Tab", "cgroups, 14 lines");
-    check("Tab Tab", "health, 9 lines");
-    check("3 / batch Enter j", "health, 3 lines, at /batch.slice, filter batch");
-    check("3 j Enter", "health, 9 lines, at /, open");
-    check("Tab Tab Tab", "overview, 6 lines");
+    check("Tab Tab", "tasks, 5 lines");
+    check("Tab Tab Tab", "health, 9 lines");
+    check("4 / batch Enter j", "health, 3 lines, at /batch.slice, filter batch");
+    check("4 j Enter", "health, 9 lines, at /, open");
+    check("Tab Tab Tab Tab", "overview, 6 lines");
+    check("3 j", "tasks, 5 lines, at 4194303");
+    check("3 j j", "tasks, 5 lines, at 4242");
+    check("3 I j", "tasks, 5 lines, at 1");
+    check("3 < j", "tasks, 5 lines, at 4242");
+    check("3 < < j", "tasks, 5 lines, at 9");
+    check("3 < < < j G", "tasks, 5 lines, at 4194303");
+    check("3 / train.PY Enter j", "tasks, 1 lines, at 4242, filter train.PY");
+    check("3 / 812 Enter j", "tasks, 1 lines, at 812, filter 812");
+    check("3 j j Enter", "tasks, 5 lines, at 4242, open");
+    check("3 j Enter", "tasks, 5 lines, at 4194303");
+    check("3 t - *", "tasks, 5 lines");
     check("2 j j j", "cgroups, 14 lines, at /batch.slice/train-0");
     check("2 j j -", "cgroups, 12 lines, at /batch.slice");
     check("2 j j Left Left", "cgroups, 12 lines, at /");

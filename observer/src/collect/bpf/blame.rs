@@ -64,7 +64,9 @@ impl Blame {
 
     /// A cell was read.
     pub fn cell(&mut self, cell: &Cell) {
-        self.add(Key(cell.victim), Key(cell.culprit), cell.time);
+        // Before its first switch a CPU had nobody of whom the hook knew.
+        let culprit = if cell.culprit == 0 { Key::UNKNOWN } else { Key(cell.culprit) };
+        self.add(Key(cell.victim), culprit, cell.time);
     }
 
     /// Adds time that a victim waited.
@@ -203,10 +205,14 @@ mod tests {
     #[test]
     fn cells_of_all_cpus_and_readings_add_up() {
         let mut blame = Blame::default();
-        for (victim, culprit, time) in [(A, B, 5), (A, A, 2), (A, B, 6), (B, Key::IDLE, 1)] {
+        for (victim, culprit, time) in [(A, B, 5), (A, A, 2), (A, B, 6), (B, Key::IDLE, 1), (B, Key::UNKNOWN, 1), (B, Key(0), 2)]
+        {
             blame.cell(&cell(victim, culprit, time));
         }
-        assert_eq!(times(&blame), [named("/a", "~self", 2), named("/a", "/b", 11), named("/b", "~idle", 1)]);
+        assert_eq!(
+            times(&blame),
+            [named("/a", "~self", 2), named("/a", "/b", 11), named("/b", "~idle", 1), named("/b", "~unknown", 3)]
+        );
         assert_eq!(blame.on_itself(), HashMap::from([(A, 2)]));
     }
 

@@ -8,6 +8,7 @@ pub mod health;
 pub mod help;
 pub mod ledger;
 pub mod overview;
+pub mod tasks;
 pub mod verdict;
 pub mod waits;
 
@@ -32,6 +33,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) -> Hits {
         (Some(snapshot), None) => match app.view {
             View::Overview => overview::draw(app, snapshot, buffer, body, &mut hits),
             View::Cgroups => cgroups::draw(app, snapshot, buffer, body, &mut hits),
+            View::Tasks => tasks::draw(app, snapshot, buffer, body, &mut hits),
             View::Health => health::draw(app, snapshot, buffer, body, &mut hits),
         },
     }
