@@ -25,6 +25,6 @@ fn main() -> anyhow::Result<()> {
         });
         let mut options = Options::from_env(|name| std::env::var(name).ok());
         options.notes.push("invented".into());
-        tui::run(options, receiver).await
+        tui::run(options, receiver, |_| {}).await
     })
 }

@@ -112,7 +112,8 @@ pub struct Dump {
     /// Only rows of this kind; without it those of all kinds but threads
     #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(Kind::ALL.map(Kind::name)))]
     pub entity: Option<String>,
-    /// Only rows of exactly this cgroup: its path from the root of its hierarchy, without its descendants
+    /// Only rows of exactly this cgroup, without its descendants: its path from the root of its hierarchy. Pairs of victim and
+    /// culprit stay when it is either of them, and are told apart by process
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
 }

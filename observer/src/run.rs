@@ -18,7 +18,7 @@ use crate::config::{self, Config};
 use crate::export::{doctor, json, metrics, narrow, otlp, table};
 use crate::model::{Kind, Snapshot};
 use crate::tui;
-use collecting::{Begin, Collecting};
+use collecting::{Begin, Collecting, Look};
 
 /// Why a run ended badly; the variants differ in the exit status.
 #[derive(Debug)]
@@ -93,19 +93,15 @@ fn dashboard(config: &Config) -> Result<(), Failure> {
     }
     log_to(config, false)?;
     let (collecting, snapshots) = Collecting::start(config, Begin::AtOnce)?;
-    runtime()?.block_on(tui(config, snapshots))?;
-    // Who leaves the dashboard does not wait for a reading, or for programs that are just being attached.
-    collecting.stop()?;
-    Ok(())
-}
-
-async fn tui(config: &Config, snapshots: Receiver<Arc<Snapshot>>) -> anyhow::Result<()> {
     let mut options = tui::Options::from_env(|name| std::env::var(name).ok());
     if config.tui.plain {
         options.palette = tui::Palette::None;
         options.ascii = true;
     }
-    tui::run(options, snapshots).await
+    runtime()?.block_on(tui::run(options, snapshots, |opened| collecting.look(Look::At(opened))))?;
+    // Who leaves the dashboard does not wait for a reading, or for programs that are just being attached.
+    collecting.stop()?;
+    Ok(())
 }
 
 fn export(cli: &Cli, mut config: Config) -> Result<(), Failure> {
@@ -161,6 +157,9 @@ fn dump(options: &Dump, config: &Config) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let shutdown = shutdown()?;
         let (collecting, mut snapshots) = Collecting::start(config, Begin::Attached)?;
+        if let Some(path) = &narrow.cgroup {
+            collecting.look(Look::Path(path.clone()));
+        }
         // On a thread of its own, since a write blocks for as long as the reader does not read, and a signal must be heard meanwhile.
         let mut printed = tokio::task::spawn_blocking(move || print_snapshots(&mut snapshots, format, count, &narrow));
         tokio::select! {

@@ -56,7 +56,12 @@ fn contentions(second: u64, cgroups: &[Cgroup]) -> Vec<Contention> {
         culprits.push(idle.clone());
         culprits.sort_by_key(|party| party.key);
         culprits.dedup_by_key(|party| party.key);
-        let pair = |(step, culprit)| Contention { victim: victim.clone(), culprit, time: total(second, step, wait / (1 + step)) };
+        let pair = |(step, culprit)| Contention {
+            victim: victim.clone(),
+            culprit,
+            time: total(second, step, wait / (1 + step)),
+            inherited: 0,
+        };
         all.extend((0..).zip(culprits).map(pair));
     }
     all

@@ -78,8 +78,7 @@ impl Hook {
     /// Splits these cgroups by process, besides those that deserve it by themselves.
     pub(super) fn focus(&mut self, keys: Vec<Key>) {
         if let Hook::On(on) = self {
-            on.focus.ask(keys.clone());
-            on.focused = keys;
+            on.focused = on.focus.ask(keys);
             on.programs.sched.focus(&on.focused);
         }
     }
@@ -197,6 +196,7 @@ impl Attached {
     fn turn(&mut self) {
         let Attached { programs, accounts, blame, .. } = self;
         self.turned = [Some(Instant::now()), self.turned[0]];
+        blame.begin();
         programs.sched.turn(&mut |cpu, entry| book(accounts, blame, cpu, entry));
     }
 
@@ -211,7 +211,7 @@ impl Attached {
         programs.sched.drain(&mut |cpu, entry| book(accounts, blame, cpu, entry));
         let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
         let tasks = programs.tasks.as_ref().ok().filter(|tasks| !tasks.records().is_empty());
-        let waits = tasks.map(|tasks| pending::by_cgroup(tasks.records(), tasks.has()));
+        let waits = tasks.map(|tasks| pending::waits(tasks.records(), tasks.has()));
         accounts.set_open(&runs.collect::<Vec<_>>(), waits.as_ref());
         if listed {
             accounts.sweep();

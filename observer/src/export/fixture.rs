@@ -29,6 +29,7 @@ pub(super) fn contended() -> Snapshot {
             victim: victim.clone(),
             culprit: culprit.clone(),
             time: ms * 1_000_000 * second,
+            inherited: 0,
         };
         let contentions = vec![
             pair(&root, &a, 15),

@@ -202,8 +202,8 @@ fn rates(snapshot: &Snapshot) -> Vec<Option<f64>> {
     let key = |pair: &Contention| (pair.victim.key, pair.culprit.key);
     let rate = |is: &Contention| {
         while before.next_if(|was| key(was) < key(is)).is_some() {}
-        let began = before.next_if(|was| key(was) == key(is)).map_or(0, |was| was.time);
-        Some(is.time.checked_sub(began)? as f64 / 1e9 / interval)
+        let began = before.next_if(|was| key(was) == key(is)).map_or(0, Contention::own);
+        Some(is.own().checked_sub(began)? as f64 / 1e9 / interval)
     };
     snapshot.is.contentions.iter().map(rate).collect()
 }
@@ -330,6 +330,7 @@ mod tests {
                 victim: party(victim),
                 culprit: party(culprit),
                 time: 7_000_000 + ms * 1_000_000 * second,
+                inherited: 0,
             };
             let mut contentions: Vec<_> = pairs.iter().map(pair).collect();
             contentions.sort_by_key(|pair| (pair.victim.key, pair.culprit.key));
@@ -435,6 +436,16 @@ mod tests {
         let unknown = Snapshot { was: None, is: made.is.clone() };
         check(&unknown, "/b", "", "");
         assert!(Blame::of(&unknown).processes().is_empty());
+    }
+
+    #[test]
+    fn what_the_dead_left_is_no_wait_of_now() {
+        let mut made = snapshot(&[("/b", "/a/x", 5), ("/b", "/a/y", 1)]);
+        let heir = &mut Arc::make_mut(&mut made.is).contentions[0];
+        (heir.time, heir.inherited) = (heir.time + 900_000_000, 900_000_000);
+        check(&made, "/b", "/a/x 5, /a/y 1", "");
+        Arc::make_mut(made.was.as_mut().unwrap()).contentions.remove(0);
+        check(&made, "/b", "/a/x 12, /a/y 1", "");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use observer_common::sched::{Key, kind};
 
 use super::sched::{ledger_metric, sched_metrics};
-use super::{Ended, Entity, Kind, Label, Labels, Metric, Part, Read, Residual, Sample, Sched, Share, Unit};
+use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
 
 /// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
 /// the kernel has it. Times in nanoseconds; `None` is unknown.

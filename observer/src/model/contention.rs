@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
 
-use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Unit};
+use super::{Entity, Kind, Label, Labels, Metric, Paced, Read, Sample, Unit};
 
 /// Time that one's tasks waited while another held the CPU. The rows of one victim sum to its completed waits, and the row with the
 /// culprit `~migrated` comes on top. Pairs are leaf × leaf: a cgroup without its descendants.
@@ -16,6 +16,8 @@ pub struct Contention {
     pub culprit: Party,
     /// Nanoseconds, cumulative since observer attached.
     pub time: u64,
+    /// The part of it that the dead left to this pair, and that was told under their names before.
+    pub inherited: u64,
 }
 
 /// A cgroup, a process of a cgroup in focus, or one of the names with `~`.
@@ -49,6 +51,11 @@ impl Contention {
         }
     }
 
+    /// What was waited under this pair's own names: its growth is the rate.
+    pub fn own(&self) -> u64 {
+        self.time.saturating_sub(self.inherited)
+    }
+
     /// The culprit as the label has it: `~self` for the victim's own tasks.
     pub fn culprit_name(&self) -> &str {
         if self.culprit.key == self.victim.key { "~self" } else { &self.culprit.name }
@@ -61,8 +68,9 @@ pub static TIME: Metric<Contention> = Metric::new(
     "TIME",
     Unit::Seconds,
     "Time that the victim's tasks waited on a run queue while the culprit held that CPU, in proportion to the overlap. A victim's rows \
-     sum to observer.cpu.run_queue.wait.time of its own tasks; what was waited on another queue before a migration (~migrated) is beside it.",
-    Read::Counter(&[Part { attributes: &[], read: |c| Some(c.time) }]),
+     sum to observer.cpu.run_queue.wait.time of its own tasks; what was waited on another queue before a migration (~migrated) is beside it. \
+     The total has what the dead left to this pair, the rate has not.",
+    Read::Paced(Paced { total: |c| Some(c.time), pace: |c| Some(c.own()) }),
 );
 
 /// In order of importance.
@@ -105,7 +113,7 @@ mod tests {
     fn culprits_by_kind() {
         let a = party(Key::v2(7), "/a");
         let check = |culprit: Party, name: &str, kind: &str| {
-            let pair = Contention { victim: a.clone(), culprit, time: 1 };
+            let pair = Contention { victim: a.clone(), culprit, time: 1, inherited: 0 };
             assert_eq!((pair.culprit_name(), pair.culprit_kind()), (name, kind));
         };
         check(a.clone(), "~self", "self");

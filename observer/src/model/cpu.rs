@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sched::sched_metrics;
-use super::{Ended, Entity, Kind, Label, Labels, Metric, Part, Read, Sample, Sched, Unit};
+use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Sample, Sched, Unit};
 
 /// One logical CPU. Times in nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]

@@ -98,12 +98,13 @@ pub struct Share {
     pub whole: u64,
 }
 
-/// A counter of what has ended, and what is going on now and will be counted when it ends.
-pub struct Ended<E> {
+/// A counter whose total does not grow as fast as what it counts happens: what goes on enters the total when it ends, and what another
+/// entity leaves enters it all at once.
+pub struct Paced<E> {
     /// Cumulative.
-    pub ended: fn(&E) -> Option<u64>,
-    /// Going on at the moment of the sample, in the same unit; the sum of both never goes backwards.
-    pub open: fn(&E) -> Option<u64>,
+    pub total: fn(&E) -> Option<u64>,
+    /// What grows as it happens, cumulative and in the same unit: the rate is its growth.
+    pub pace: fn(&E) -> Option<u64>,
 }
 
 /// The same thing as observer counts it and as the kernel does, both cumulative.
@@ -119,8 +120,8 @@ pub struct Residual {
 pub enum Read<E: 'static> {
     /// Cumulative; nanoseconds when the unit is seconds.
     Counter(&'static [Part<E, u64>]),
-    /// Cumulative as well, of what has ended; the rate counts what is still going on, too.
-    Ended(Ended<E>),
+    /// Cumulative as well; the rate has a basis of its own.
+    Paced(Paced<E>),
     /// A value now, in the metric's unit.
     Gauge(&'static [Part<E, f64>]),
     /// A ratio over the interval between two samples; unknown when the whole did not grow.
@@ -145,7 +146,7 @@ impl<E> Metric<E> {
     /// States a metric; its shape follows from how it is read.
     pub const fn new(name: &'static str, title: &'static str, unit: Unit, help: &'static str, read: Read<E>) -> Metric<E> {
         let shape = match read {
-            Read::Counter(_) | Read::Ended(_) => Shape::Counter,
+            Read::Counter(_) | Read::Paced(_) => Shape::Counter,
             Read::Gauge(_) | Read::Ratio(_) | Read::Residual(_) => Shape::Gauge,
             Read::Histogram(_) => Shape::Histogram,
             Read::Text(_) => Shape::Text,
@@ -160,7 +161,7 @@ impl<E> Metric<E> {
             Read::Gauge(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Ratio(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Residual(parts) => parts.iter().map(|part| part.attributes).collect(),
-            Read::Ended(_) | Read::Histogram(_) | Read::Text(_) => vec![&[]],
+            Read::Paced(_) | Read::Histogram(_) | Read::Text(_) => vec![&[]],
         }
     }
 
@@ -175,10 +176,9 @@ impl<E> Metric<E> {
                     emit(part.attributes, Value::Counter { total, rate: rate(self.info.unit, total, before, interval) });
                 }
             }
-            Read::Ended(Ended { ended, open }) => {
-                if let Some(total) = ended(is) {
-                    let both = |entity| Some(ended(entity)? + open(entity).unwrap_or(0));
-                    let rate = both(is).and_then(|now| rate(self.info.unit, now, was.and_then(both), interval));
+            Read::Paced(Paced { total, pace }) => {
+                if let Some(total) = total(is) {
+                    let rate = pace(is).and_then(|now| rate(self.info.unit, now, was.and_then(pace), interval));
                     emit(&[], Value::Counter { total, rate });
                 }
             }
@@ -279,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_going_on_counts_in_the_rate_alone() {
+    fn a_rate_may_have_its_own_basis() {
         static RUN: Metric<(u64, u64)> = Metric::new(
             "observer.test.run",
             "run",
             Unit::Count("run"),
             "A test.",
-            Read::Ended(Ended { ended: |run| Some(run.0), open: |run| Some(run.1) }),
+            Read::Paced(Paced { total: |run| Some(run.0), pace: |run| Some(run.0 + run.1) }),
         );
         let value = |was: (u64, u64), is: (u64, u64)| {
             let mut found = None;

@@ -30,7 +30,7 @@ pub use entity::{Entity, Kind, Label, Labels};
 pub use feature::{Availability, Feature};
 pub use histogram::Histogram;
 pub use host::Host;
-pub use metric::{Attributes, Ended, Info, Metric, Part, Point, Read, Residual, Share, Unit, Value};
+pub use metric::{Attributes, Info, Metric, Paced, Part, Point, Read, Residual, Share, Unit, Value};
 pub use process::Process;
 pub use sample::{AnyRow, Row, Sample, Snapshot};
 pub use sched::{Ledger, Open, Sched};

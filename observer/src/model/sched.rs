@@ -120,7 +120,10 @@ macro_rules! sched_metrics {
             Unit::Seconds,
             "Time on a CPU, from the scheduler hook: wall time of runs that ended, hypervisor steal and interrupts inside; the rate \
              counts the runs that go on, too.",
-            Read::Ended(Ended { ended: |e| Some(e.sched.as_ref()?.run), open: |e| Some(e.sched.as_ref()?.open.run) }),
+            Read::Paced(Paced {
+                total: |e| Some(e.sched.as_ref()?.run),
+                pace: |e| e.sched.as_ref().map(|sched| sched.run + sched.open.run),
+            }),
         );
         /// Run-queue wait.
         pub static WAIT_TIME: Metric<$entity> = Metric::new(
@@ -129,7 +132,10 @@ macro_rules! sched_metrics {
             Unit::Seconds,
             "Time runnable and not running, as the kernel defines run_delay; completed waits only, but the rate counts those that go \
              on, too.",
-            Read::Ended(Ended { ended: |e| Some(e.sched.as_ref()?.latency.sum), open: |e| e.sched.as_ref()?.open.wait }),
+            Read::Paced(Paced {
+                total: |e| Some(e.sched.as_ref()?.latency.sum),
+                pace: |e| e.sched.as_ref().map(|sched| sched.latency.sum + sched.open.wait.unwrap_or(0)),
+            }),
         );
         /// Waits going on.
         pub static WAIT_PENDING: Metric<$entity> = Metric::new(

@@ -1,12 +1,12 @@
 //! The collector's thread: it reads every source at each boundary of the interval and sends what it found.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc::{self as sync, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use observer_common::sched::{Key, kind};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
@@ -25,11 +25,33 @@ pub(super) enum Begin {
     Attached,
 }
 
+/// A cgroup that somebody looks at, and that is split by process for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Look {
+    /// The one of this key; `None` for none.
+    At(Option<Key>),
+    /// Those of this path, in every hierarchy, as soon as there are such.
+    Path(String),
+}
+
+impl Look {
+    /// The cgroups that are meant; rows with `~` have no processes.
+    fn keys(&self, sample: &Sample) -> Vec<Key> {
+        let is_one = |key: &Key| matches!(key.kind(), kind::ROOT | kind::V2 | kind::CPU);
+        match self {
+            Look::At(key) => key.iter().copied().filter(is_one).collect(),
+            Look::Path(path) => {
+                sample.cgroups.iter().filter(|cgroup| cgroup.path == *path).map(|cgroup| cgroup.id).filter(is_one).collect()
+            }
+        }
+    }
+}
+
 /// The running thread. Dropping it asks the thread to end; the end of the snapshots' receiver does so, too.
 pub(super) struct Collecting {
     thread: JoinHandle<()>,
-    /// Nothing is ever sent: the other end wakes when this one is gone.
-    running: sync::Sender<Infallible>,
+    /// Carries what somebody looks at; and the other end wakes when this one is gone.
+    looks: sync::Sender<Look>,
 }
 
 impl Collecting {
@@ -48,12 +70,20 @@ impl Collecting {
         /// Enough for a consumer to draw or send one while the next is made.
         const ROOM: usize = 2;
         let (snapshots, receiver) = mpsc::channel(ROOM);
-        let (running, stopped) = sync::channel();
+        let (looks, asked) = sync::channel();
         let thread = std::thread::Builder::new()
             .name("collect".into())
-            .spawn(move || Loop { sampler: make(), interval, begin, snapshots, stopped }.run())
+            .spawn(move || {
+                Loop { sampler: make(), interval, begin, snapshots, asked, look: Look::At(None), focused: Vec::new() }.run();
+            })
             .context("cannot start the collector's thread")?;
-        Ok((Collecting { thread, running }, receiver))
+        Ok((Collecting { thread, looks }, receiver))
+    }
+
+    /// Somebody looks at something else now: the interval that goes on is already counted so.
+    pub(super) fn look(&self, at: Look) {
+        // A thread that has ended splits nothing any more.
+        let _ = self.looks.send(at);
     }
 
     /// Asks the thread to end and does not wait for it; an error when it had broken down before.
@@ -63,7 +93,7 @@ impl Collecting {
 
     /// Waits for the end of a thread whose receiver is gone; an error when it broke down.
     pub(super) fn finish(self) -> anyhow::Result<()> {
-        drop(self.running);
+        drop(self.looks);
         self.thread.join().map_err(|_| anyhow::anyhow!("the collector's thread broke down; please report the message above"))
     }
 }
@@ -73,6 +103,8 @@ trait Sampler {
     /// Something is read before [`Sampler::attach`].
     fn will_attach(&mut self) {}
     fn attach(&mut self);
+    /// Splits these cgroups by process from now on.
+    fn focus(&mut self, keys: Vec<Key>);
     fn collect(&mut self) -> Sample;
 }
 
@@ -94,6 +126,10 @@ impl Sampler for Sources {
         }
     }
 
+    fn focus(&mut self, keys: Vec<Key>) {
+        self.collector.focus(keys);
+    }
+
     fn collect(&mut self) -> Sample {
         self.collector.collect()
     }
@@ -104,25 +140,46 @@ struct Loop<S> {
     interval: Duration,
     begin: Begin,
     snapshots: Sender<Arc<Snapshot>>,
-    stopped: sync::Receiver<Infallible>,
+    asked: sync::Receiver<Look>,
+    look: Look,
+    /// What the look was found to mean.
+    focused: Vec<Key>,
 }
 
 impl<S: Sampler> Loop<S> {
     fn run(mut self) {
         let Some((began, mut was)) = self.begin() else { return };
+        let mut latest = was.clone();
         let mut tick = Duration::ZERO;
         loop {
             tick = next_tick(tick, began.elapsed(), self.interval);
-            let pause = tick.saturating_sub(began.elapsed());
-            if self.stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-                return;
+            loop {
+                match self.asked.recv_timeout(tick.saturating_sub(began.elapsed())) {
+                    Ok(look) => {
+                        self.look = look;
+                        self.refocus(&latest);
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
             }
             let is = Arc::new(self.sampler.collect());
+            self.refocus(&is);
+            latest = is.clone();
             match self.send(Snapshot { is: is.clone(), was: Some(was.clone()) }) {
                 Sent::Taken => was = is,
                 Sent::Skipped => {}
                 Sent::Gone => return,
             }
+        }
+    }
+
+    /// Splits what is looked at, by what a path means now.
+    fn refocus(&mut self, sample: &Sample) {
+        let keys = self.look.keys(sample);
+        if keys != self.focused {
+            self.focused.clone_from(&keys);
+            self.sampler.focus(keys);
         }
     }
 
@@ -180,26 +237,45 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::model::Host;
+    use crate::model::cgroup::CpuStat;
+    use crate::model::{Cgroup, Host};
+
+    /// What is asked of a sampler.
+    #[derive(PartialEq, Debug)]
+    enum Asked {
+        Attach,
+        Focus(Vec<Key>),
+        Collect,
+    }
+    use Asked::{Attach, Collect, Focus};
+
+    /// The cgroup `/a`, which is there from the second reading on.
+    const A: Key = Key::v2(7);
 
     /// Counts its readings as context switches, and logs what is asked of it.
-    struct Fake(u64, Logger<&'static str>);
+    struct Fake(u64, Logger<Asked>);
 
     impl Sampler for Fake {
         fn attach(&mut self) {
-            let _ = self.1.send("attach");
+            let _ = self.1.send(Attach);
+        }
+
+        fn focus(&mut self, keys: Vec<Key>) {
+            let _ = self.1.send(Focus(keys));
         }
 
         fn collect(&mut self) -> Sample {
-            let _ = self.1.send("collect");
+            let _ = self.1.send(Collect);
             self.0 += 1;
+            let (path, cpu) = ("/a".to_owned(), CpuStat::default());
+            let a = Cgroup { id: A, path, unit: None, cpu, sched: None, longest: None };
             Sample {
                 time: SystemTime::UNIX_EPOCH,
                 uptime: Duration::from_millis(self.0),
                 start: SystemTime::UNIX_EPOCH,
                 host: Host { context_switches: Some(self.0), ..Host::default() },
                 cpus: Vec::new(),
-                cgroups: Vec::new(),
+                cgroups: if self.0 > 1 { vec![a] } else { Vec::new() },
                 contentions: Vec::new(),
                 processes: Vec::new(),
                 threads: Vec::new(),
@@ -208,7 +284,7 @@ mod tests {
         }
     }
 
-    fn start(begin: Begin, interval: Duration) -> (Collecting, Receiver<Arc<Snapshot>>, Log<&'static str>) {
+    fn start(begin: Begin, interval: Duration) -> (Collecting, Receiver<Arc<Snapshot>>, Log<Asked>) {
         let (logger, log) = channel();
         let (collecting, receiver) = Collecting::spawn(interval, begin, move || Fake(0, logger)).unwrap();
         (collecting, receiver, log)
@@ -238,7 +314,7 @@ mod tests {
     #[test]
     fn outputs_get_every_interval_after_attaching() {
         let (collecting, mut receiver, log) = start(Begin::Attached, Duration::from_millis(10));
-        assert_eq!([log.recv(), log.recv()], [Ok("attach"), Ok("collect")]);
+        assert_eq!([log.recv(), log.recv()], [Ok(Attach), Ok(Collect)]);
         std::thread::sleep(Duration::from_millis(100));
         let seen: Vec<_> = (0..4).map(|_| next(&mut receiver)).collect();
         assert_eq!(seen, [(Some(1), 2), (Some(2), 3), (Some(3), 4), (Some(4), 5)], "the channel was full, nothing was skipped");
@@ -249,7 +325,7 @@ mod tests {
     #[test]
     fn screens_get_one_at_once_and_skip_what_they_cannot_take() {
         let (collecting, mut receiver, log) = start(Begin::AtOnce, Duration::from_millis(10));
-        assert_eq!([log.recv(), log.recv()], [Ok("collect"), Ok("attach")]);
+        assert_eq!([log.recv(), log.recv()], [Ok(Collect), Ok(Attach)]);
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!([next(&mut receiver), next(&mut receiver)], [(None, 1), (Some(1), 2)]);
         let (was, is) = next(&mut receiver);
@@ -260,10 +336,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_looked_at_is_split_at_once() {
+        let (collecting, receiver, log) = start(Begin::Attached, Duration::from_secs(600));
+        assert_eq!([log.recv(), log.recv()], [Ok(Attach), Ok(Collect)]);
+        for look in [Some(A), Some(A), None, Some(Key::IDLE), Some(Key::ROOT)] {
+            collecting.look(Look::At(look));
+        }
+        let asked: Vec<_> = log.iter().take(3).collect();
+        assert_eq!(asked, [Focus(vec![A]), Focus(Vec::new()), Focus(vec![Key::ROOT])]);
+        drop(receiver);
+        collecting.finish().unwrap();
+    }
+
+    #[test]
+    fn a_path_is_split_as_soon_as_it_is_there() {
+        let (collecting, receiver, log) = start(Begin::Attached, Duration::from_millis(50));
+        collecting.look(Look::Path("/a".into()));
+        let before: Vec<_> = log.iter().take_while(|asked| *asked != Focus(vec![A])).collect();
+        assert!(before.len() >= 3 && before[0] == Attach && before[1..].iter().all(|asked| *asked == Collect), "{before:?}");
+        assert_eq!([log.recv(), log.recv()], [Ok(Collect), Ok(Collect)], "once is enough");
+        drop(receiver);
+        collecting.finish().unwrap();
+    }
+
+    #[test]
     fn a_thread_that_broke_down_is_told() {
         struct Broken;
         impl Sampler for Broken {
             fn attach(&mut self) {}
+
+            fn focus(&mut self, _: Vec<Key>) {}
 
             fn collect(&mut self) -> Sample {
                 panic!("on purpose, by a test")
@@ -277,7 +379,7 @@ mod tests {
     #[test]
     fn the_thread_ends_at_once() {
         let (collecting, receiver, log) = start(Begin::AtOnce, Duration::from_secs(600));
-        assert_eq!(log.recv(), Ok("collect"));
+        assert_eq!(log.recv(), Ok(Collect));
         drop(receiver);
         let asked = Instant::now();
         collecting.finish().unwrap();

@@ -8,7 +8,8 @@ use observer_common::sched::Key;
 use ratatui::layout::{Position, Rect};
 
 use super::keys::{self, Mode};
-use super::lines::{self, Fold, Line};
+use super::lines::{self, Fold};
+use super::list::{List, OWN};
 use super::options::Options;
 use super::table::{Cell, Sort};
 use super::views::cgroups::COLUMNS;
@@ -21,17 +22,20 @@ pub enum View {
     Overview,
     /// All control groups.
     Cgroups,
+    /// How far observer itself can be trusted.
+    Health,
 }
 
 impl View {
     /// All, in the order of their numbers.
-    pub const ALL: [View; 2] = [View::Overview, View::Cgroups];
+    pub const ALL: [View; 3] = [View::Overview, View::Cgroups, View::Health];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             View::Overview => "Overview",
             View::Cgroups => "Cgroups",
+            View::Health => "Health",
         }
     }
 }
@@ -111,64 +115,6 @@ pub struct Hits {
     pub scrollable: usize,
 }
 
-/// A list of cgroups: what it holds and where one is in it.
-#[derive(Debug)]
-pub struct List {
-    /// The order; the overview's list has its own.
-    pub sort: Sort,
-    /// The lines, in order.
-    pub lines: Vec<Line>,
-    /// The selected thing; the selection follows it when lines move.
-    pub selected: Option<Key>,
-    /// Its line, or where it was when it went.
-    pub at: usize,
-    /// The first line on screen.
-    pub offset: usize,
-    /// How many lines the screen has for it.
-    pub page: usize,
-}
-
-impl List {
-    fn new(sort: Sort) -> List {
-        List { sort, lines: Vec::new(), selected: None, at: 0, offset: 0, page: 1 }
-    }
-
-    fn set(&mut self, lines: Vec<Line>) {
-        self.lines = lines;
-        if let Some(key) = self.selected {
-            match self.lines.iter().position(|line| line.key == key) {
-                Some(at) => self.at = at,
-                None => self.select(self.at),
-            }
-        }
-        self.show();
-    }
-
-    fn select(&mut self, at: usize) {
-        self.at = at.min(self.lines.len().saturating_sub(1));
-        self.selected = self.lines.get(self.at).map(|line| line.key);
-        self.show();
-    }
-
-    /// Leaves a line that is only an ancestor of what the filter asks for, for the first one that matches.
-    fn select_match(&mut self) {
-        if self.lines.get(self.at).is_some_and(|line| !line.matches)
-            && let Some(first) = self.lines.iter().position(|line| line.matches)
-        {
-            self.select(first);
-        }
-    }
-
-    /// Scrolls so far that the selection is on screen, and no further than the end.
-    fn show(&mut self) {
-        let page = self.page.max(1);
-        self.offset = self.offset.min(self.lines.len().saturating_sub(page));
-        if self.selected.is_some() {
-            self.offset = self.offset.clamp((self.at + 1).saturating_sub(page), self.at);
-        }
-    }
-}
-
 /// Everything the dashboard remembers.
 #[derive(Debug)]
 pub struct App {
@@ -200,6 +146,8 @@ pub struct App {
     pub losers: List,
     /// The list of cgroups.
     pub cgroups: List,
+    /// Health's list of cgroups, in an order of its own.
+    pub health: List,
     pending: Option<char>,
     hits: Hits,
 }
@@ -220,7 +168,8 @@ impl App {
             typing: false,
             tree: true,
             folded: HashSet::new(),
-            losers: List::new(Sort { column: usize::MAX, descending: true }),
+            losers: List::new(OWN),
+            health: List::new(OWN),
             cgroups: List::new(Sort { column: super::views::cgroups::SORTED_BY, descending: true }),
             pending: None,
             hits: Hits::default(),
@@ -451,6 +400,7 @@ impl App {
         match self.view {
             View::Overview => &self.losers,
             View::Cgroups => &self.cgroups,
+            View::Health => &self.health,
         }
     }
 
@@ -458,6 +408,7 @@ impl App {
         match self.view {
             View::Overview => &mut self.losers,
             View::Cgroups => &mut self.cgroups,
+            View::Health => &mut self.health,
         }
     }
 
@@ -468,6 +419,7 @@ impl App {
             View::Overview => lines::losers(snapshot, &filter),
             View::Cgroups if self.tree => lines::tree(snapshot, COLUMNS, self.cgroups.sort, &filter, &self.folded),
             View::Cgroups => lines::flat(snapshot, COLUMNS, self.cgroups.sort, &filter),
+            View::Health => lines::residuals(snapshot, &filter),
         };
         self.list_mut().set(lines);
     }

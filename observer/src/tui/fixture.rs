@@ -92,6 +92,21 @@ pub(super) fn without_sched() -> Snapshot {
     Snapshot { was: Some(Arc::new(sample(0, 4, false))), is: Arc::new(sample(1, 4, false)) }
 }
 
+/// As [`without_sched`], with all sources that there are and the reasons that they give.
+pub(super) fn in_trouble() -> Snapshot {
+    let off = |reason: &str| State::Off(reason.into());
+    let needs = "needs CAP_BPF and CAP_PERFMON, or root; kernel.unprivileged_bpf_disabled is 2: see `observer doctor`";
+    let degraded = State::Degraded("the task iterator is off: a reading of /proc takes longer".into());
+    let all =
+        [("loadavg", State::On), ("meminfo", State::On), ("topology", State::On), ("uptime", off("/proc/uptime: no such file"))];
+    change(&without_sched(), |sample| {
+        sample.sources.extend(all.into_iter().chain([("tasks", degraded)]).map(|(name, state)| source(name, state, 0)));
+        sample.sources.sort_by_key(|source| source.name);
+        let sched = sample.sources.iter_mut().find(|source| source.name == "sched").unwrap();
+        (sched.state, sched.duration) = (off(needs), None);
+    })
+}
+
 /// Only one sample: no rates.
 pub(super) fn first() -> Snapshot {
     Snapshot { was: None, is: Arc::new(sample(0, 4, true)) }
@@ -161,7 +176,12 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         time: start + Duration::from_secs(second),
         uptime: Duration::from_secs(1_000 + second),
         start,
-        host: Host { sched: sched.then(|| Arc::new(CGROUPS[0].sched(second))), ..host(second, if sched { 0 } else { 12 }) },
+        host: Host {
+            sched: sched.then(|| Arc::new(CGROUPS[0].sched(second))),
+            delay: sched.then_some(7 * MS + 1_250 * MS * second),
+            busy: sched.then_some(2_880 * MS * second),
+            ..host(second, if sched { 0 } else { 12 * second })
+        },
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
@@ -185,6 +205,7 @@ fn contentions(pairs: &[(&str, &[(&str, u64)])], second: u64) -> Vec<Contention>
         victim: party(victim),
         culprit: party(culprit),
         time: ms * MS * second,
+        inherited: 0,
     };
     let all = pairs.iter().flat_map(|(victim, culprits)| culprits.iter().map(|(culprit, ms)| pair(victim, culprit, *ms)));
     let mut all: Vec<_> = all.filter(|pair| pair.time > 0).collect();
@@ -268,8 +289,11 @@ fn waited(second: u64, run: u64, wait: u64) -> Sched {
     }
 }
 
+fn source(name: &'static str, state: State, dropped: u64) -> Source {
+    Source { name, state, duration: Some(Duration::from_micros(340)), dropped }
+}
+
 fn sources(sched: bool) -> Vec<Source> {
-    let source = |name, state, dropped| Source { name, state, duration: Some(Duration::from_micros(340)), dropped };
     let off = State::Off("needs CAP_BPF and CAP_PERFMON".into());
     let degraded = State::Degraded("3 of 14 cgroups could not be read".into());
     vec![

@@ -58,6 +58,7 @@ pub static KEYS: &[Binding] = &[
     bind(Browse, &[Key(KeyCode::BackTab)], Action::PreviousView, "previous view", ""),
     bind(Browse, &[char('1')], Action::Show(View::Overview), "overview", ""),
     bind(Browse, &[char('2')], Action::Show(View::Cgroups), "cgroups", ""),
+    bind(Browse, &[char('3')], Action::Show(View::Health), "health", ""),
     bind(Browse, &[char(' ')], Action::Pause, "pause, go on", "pause"),
     bind(Browse, &[char('/')], Action::Filter, "filter by path or unit as you type", "filter"),
     bind(Browse, &[Key(KeyCode::Enter)], Action::Open, "open the cgroup", "open"),

@@ -147,6 +147,17 @@ pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
     shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
 }
 
+/// Those whose time the kernel counts otherwise, by how much time that is: a large part of next to nothing means little.
+pub fn residuals(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
+    let apart = |row: &Row<'_, Cgroup>| Some(row.number(&cgroup::RESIDUAL, &[])?.abs() * row.number(&cgroup::CPU_TIME, &[])?);
+    let apart: Vec<_> = rows.iter().map(apart).collect();
+    let mut shown: Vec<usize> =
+        (0..rows.len()).filter(|index| apart[*index].is_some() && matches(rows[*index].is, filter)).collect();
+    shown.sort_by(|a, b| order(apart[*a], apart[*b], true).then_with(|| rows[*a].is.path.cmp(&rows[*b].is.path)));
+    shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
+}
+
 /// What a cgroup with its descendants lost by the ledger, in seconds a second.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Loss {

@@ -1,7 +1,7 @@
 //! The terminal dashboard. It knows only the model: it draws what a [`Snapshot`] says, and reads neither clock nor files for it.
 //!
 //! - [`run`]: the one loop over keys, snapshots and signals; a frame is drawn only when one of them changed something.
-//! - [`app`]: what is shown and what keys make of it; pure. [`keys`]: the one table of keys. [`lines`]: which cgroups, in which order.
+//! - [`app`]: what is shown and what keys make of it; pure. [`keys`]: the one table of keys. [`lines`]: which cgroups, in which order; [`list`]: where one is.
 //! - [`table`]: the one table, whose columns are references to metrics. [`views`]: the screens.
 //! - [`mod@format`], [`text`], [`palette`], [`options`]: how numbers, names and meanings look.
 //! - `terminal`: taking the terminal and giving it back.
@@ -12,6 +12,7 @@ mod fixture;
 pub mod format;
 pub mod keys;
 pub mod lines;
+pub mod list;
 pub mod options;
 pub mod palette;
 pub mod table;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt;
+use observer_common::sched::Key;
 use ratatui::buffer::Buffer;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +41,8 @@ use crate::model::Snapshot;
 use app::Effect;
 use terminal::{Hangup, Screen};
 
-/// Shows snapshots until the user quits, a signal asks for it, or whoever sends snapshots stops.
+/// Shows snapshots until the user quits, a signal asks for it, or whoever sends snapshots stops. `look` is told which cgroup's page is
+/// opened, and when it is closed, so that it can be split by process meanwhile.
 ///
 /// Needs a tokio runtime with I/O enabled; a current-thread one will do. While it runs, the terminal is in raw mode on its alternate
 /// screen; it is given back however this ends.
@@ -47,7 +50,7 @@ use terminal::{Hangup, Screen};
 /// # Errors
 ///
 /// When there is no terminal, or it is lost.
-pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>) -> anyhow::Result<()> {
+pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>, look: impl Fn(Option<Key>)) -> anyhow::Result<()> {
     let catch = |kind| signal(kind).context("cannot catch a signal");
     let mut terminate = catch(SignalKind::terminate())?;
     let mut hangup = catch(SignalKind::hangup())?;
@@ -59,6 +62,7 @@ pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>) -> an
     let mut events = EventStream::new();
     let tty = Hangup::watch();
     let mut stopped = false;
+    let mut opened = None;
     screen.draw(&mut app)?;
     loop {
         let effect = tokio::select! {
@@ -86,6 +90,10 @@ pub async fn run(options: Options, mut snapshots: Receiver<Arc<Snapshot>>) -> an
                 Effect::Draw
             }
         };
+        if app.open != opened {
+            opened = app.open;
+            look(opened);
+        }
         // Between the stop and SIGCONT the terminal is not ours; what changed is drawn then.
         let hidden = stopped && matches!(effect, Effect::Draw | Effect::Redraw);
         if !hidden && !terminal::apply(&mut screen, &mut app, effect)? {

@@ -106,7 +106,11 @@ fn frames() {
     golden("detail-of-a-parent", fixture::snapshot(), "2 j Enter");
     golden("detail-of-a-culprit", fixture::snapshot(), "j j Enter");
     golden("detail-in-focus", fixture::in_focus(), "2 j Enter");
+    golden("health", fixture::snapshot(), "3 j");
+    golden("health-in-trouble", fixture::in_trouble(), "3");
+    golden("health-first", fixture::first(), "3");
     golden("help", fixture::snapshot(), "2 ?");
+    golden("help-of-health", fixture::snapshot(), "3 ? G");
 }
 
 #[test]
@@ -176,7 +180,7 @@ fn every_size() {
             draw(&mut app, &mut Buffer::empty(Rect::new(0, 0, width, height)));
         }
     };
-    for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G"] {
+    for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G", "3 G"] {
         check(fixture::snapshot(), keys, 1);
         check(fixture::in_focus(), keys, 3);
         check(fixture::without_sched(), keys, 7);
@@ -213,7 +217,10 @@ fn keys_change_the_state() {
     check("j", "overview, 6 lines, at /batch.slice/train-0");
     check("j j", "overview, 6 lines, at /api.slice/web");
     check("Tab", "cgroups, 14 lines");
-    check("Tab Tab", "overview, 6 lines");
+    check("Tab Tab", "health, 9 lines");
+    check("3 / batch Enter j", "health, 3 lines, at /batch.slice, filter batch");
+    check("3 j Enter", "health, 9 lines, at /, open");
+    check("Tab Tab Tab", "overview, 6 lines");
     check("2 j j j", "cgroups, 14 lines, at /batch.slice/train-0");
     check("2 j j -", "cgroups, 12 lines, at /batch.slice");
     check("2 j j Left Left", "cgroups, 12 lines, at /");

@@ -15,9 +15,19 @@ use crate::model::{Contention, Party};
 /// Totals since observer attached, in nanoseconds.
 #[derive(Default, Debug)]
 pub struct Blame {
-    pairs: HashMap<(Key, Key), u64>,
+    pairs: HashMap<(Key, Key), Pair>,
     processes: HashMap<Key, Process>,
     round: u64,
+}
+
+/// How long one waited for another, in nanoseconds.
+#[derive(Default, Debug)]
+struct Pair {
+    time: u64,
+    /// Of it what others had told before they died.
+    inherited: u64,
+    /// The time when the round began, as the last sample told it.
+    told: u64,
 }
 
 /// A process of a cgroup in focus.
@@ -33,6 +43,13 @@ struct Process {
 const REMEMBERED: u64 = 64;
 
 impl Blame {
+    /// A round begins: what was added up so far has been told, under the names that it has now.
+    pub fn begin(&mut self) {
+        for pair in self.pairs.values_mut() {
+            pair.told = pair.time;
+        }
+    }
+
     /// A slot was read: processes introduce themselves in theirs, and what found no cell is there.
     pub fn slot(&mut self, slot: &Slot) {
         let key = Key(slot.key);
@@ -52,7 +69,7 @@ impl Blame {
 
     /// Adds time that a victim waited.
     pub fn add(&mut self, victim: Key, culprit: Key, time: u64) {
-        *self.pairs.entry((victim, culprit)).or_default() += time;
+        self.pairs.entry((victim, culprit)).or_default().time += time;
     }
 
     /// The cgroup of a key that the hook used; itself for a cgroup.
@@ -63,7 +80,8 @@ impl Blame {
         }
     }
 
-    /// Gives what the dead had to whom it goes, once a reading. `alive` has all processes where they are known.
+    /// Gives what the dead had to whom it goes, once a reading: all of it to the heir's total, and what they waited in this very round
+    /// to its rate as well. `alive` has all processes where they are known.
     pub fn settle(&mut self, knows: impl Fn(Key) -> bool, alive: Option<&HashSet<Key>>) {
         self.round += 1;
         let round = self.round;
@@ -94,18 +112,21 @@ impl Blame {
             .collect();
         let moved: Vec<_> =
             moved.into_iter().filter_map(|pair| Some(((settled(pair.0), settled(pair.1)), self.pairs.remove(&pair)?))).collect();
-        for ((victim, culprit), time) in moved {
-            self.add(victim, culprit, time);
+        for (heirs, left) in moved {
+            let heir = self.pairs.entry(heirs).or_default();
+            heir.time += left.time;
+            heir.inherited += left.told;
         }
     }
 
     /// How long each cgroup's tasks have waited for tasks of the same cgroup.
     pub fn on_itself(&self) -> HashMap<Key, u64> {
         let mut sums: HashMap<Key, u64> = HashMap::new();
-        for ((victim, culprit), time) in &self.pairs {
+        for ((victim, culprit), pair) in &self.pairs {
             let cgroup = self.cgroup_of(*victim);
-            if cgroup == self.cgroup_of(*culprit) {
-                *sums.entry(cgroup).or_default() += time;
+            let is_one = matches!(cgroup.kind(), kind::ROOT | kind::V2 | kind::CPU);
+            if is_one && cgroup == self.cgroup_of(*culprit) {
+                *sums.entry(cgroup).or_default() += pair.time;
             }
         }
         sums
@@ -115,10 +136,11 @@ impl Blame {
     pub fn rows(&self, path: impl Fn(Key) -> Option<Arc<str>>) -> Vec<Contention> {
         let mut parties: HashMap<Key, Party> = HashMap::new();
         let mut party = |key: Key| parties.entry(key).or_insert_with(|| self.party(key, &path)).clone();
-        let row = |((victim, culprit), time): (&(Key, Key), &u64)| Contention {
+        let row = |((victim, culprit), pair): (&(Key, Key), &Pair)| Contention {
             victim: party(*victim),
             culprit: party(*culprit),
-            time: *time,
+            time: pair.time,
+            inherited: pair.inherited,
         };
         let mut rows: Vec<_> = self.pairs.iter().map(row).collect();
         rows.sort_by_key(|row| (row.victim.key, row.culprit.key));
@@ -212,6 +234,32 @@ mod tests {
         assert_eq!(times(&blame), expected);
         blame.settle(|key| key != A, Some(&HashSet::new()));
         assert_eq!(times(&blame), [named("/b", "~gone", 4), named("~gone", "/b", 2), named("~gone", "~self", 9)]);
+    }
+
+    #[test]
+    fn what_the_dead_had_told_is_no_news_of_their_heirs() {
+        let mut blame = Blame::default();
+        let process = Key::process(7, 1 << 40);
+        blame.processes.insert(process, Process { cgroup: A, comm: "x".into(), seen: 0 });
+        let told = |blame: &Blame| {
+            let rows = blame.rows(|key| (key == B).then(|| "/b".into())).into_iter();
+            rows.map(|row| (row.victim.key, row.time, row.own())).collect::<Vec<_>>()
+        };
+        blame.cell(&cell(process, B, 100));
+        blame.cell(&cell(A, B, 5));
+        blame.settle(|_| true, Some(&HashSet::from([process])));
+        assert_eq!(told(&blame), [(A, 5, 5), (process, 100, 100)]);
+        // It waits once more and dies in the same round.
+        blame.begin();
+        blame.cell(&cell(process, B, 3));
+        blame.cell(&cell(A, B, 1));
+        blame.settle(|_| true, Some(&HashSet::new()));
+        assert_eq!(told(&blame), [(A, 109, 9)], "1 + 3 of this round");
+        // The heir dies as well: nothing is told twice.
+        blame.begin();
+        blame.cell(&cell(A, B, 2));
+        blame.settle(|key| key == B, Some(&HashSet::new()));
+        assert_eq!(told(&blame), [(Key::GONE, 111, 2)]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Focus {
     former: HashMap<Key, u64>,
     /// Cgroups that deserved it, and for how many more intervals they keep it.
     kept: HashMap<Key, u32>,
+    /// The same, who waits most on itself first.
+    order: Vec<Key>,
 }
 
 /// One part in so many of a CPU's time waited for its own tasks, and a cgroup deserves to be split.
@@ -31,9 +33,10 @@ const SHARE: u64 = 100;
 const KEPT: u32 = 30;
 
 impl Focus {
-    /// What somebody looks at; it comes first, until something else is asked for.
-    pub fn ask(&mut self, keys: Vec<Key>) {
+    /// What somebody looks at; it comes first, until something else is asked for. Returns the choice, which is otherwise as it was.
+    pub fn ask(&mut self, keys: Vec<Key>) -> Vec<Key> {
         self.asked = keys;
+        self.chosen()
     }
 
     /// The choice: at most [`FOCUS`] cgroups.
@@ -49,11 +52,16 @@ impl Focus {
         if seen.only_root_ran {
             self.kept.insert(Key::ROOT, KEPT);
         }
-        let mut kept: Vec<_> = self.kept.keys().copied().filter(|key| !self.asked.contains(key)).collect();
-        kept.sort_by_key(|key| (std::cmp::Reverse(grown(key)), *key));
+        let mut order: Vec<_> = self.kept.keys().copied().collect();
+        order.sort_by_key(|key| (std::cmp::Reverse(grown(key)), *key));
+        self.order = order;
         self.former.clone_from(seen.on_itself);
+        self.chosen()
+    }
+
+    fn chosen(&self) -> Vec<Key> {
         let mut chosen = self.asked.clone();
-        chosen.extend(kept);
+        chosen.extend(self.order.iter().filter(|key| !self.asked.contains(key)));
         chosen.truncate(FOCUS);
         chosen
     }
@@ -86,9 +94,9 @@ mod tests {
     #[test]
     fn what_somebody_looks_at_comes_first() {
         let mut focus = Focus::default();
-        focus.ask(vec![B]);
+        assert_eq!(focus.ask(vec![B]), [B]);
         assert_eq!(choose(&mut focus, &[(A, SECOND), (B, SECOND)], false), [B, A]);
-        focus.ask(Vec::new());
+        assert_eq!(focus.ask(Vec::new()), [A, B], "both deserved it");
         let many: Vec<_> = (0..100).map(|id| (Key::v2(100 + id), (id + 1) * SECOND)).collect();
         assert_eq!(choose(&mut focus, &many, false).len(), FOCUS);
     }

@@ -16,7 +16,7 @@ use observer_common::tasks::TaskOffsets;
 
 use super::btf::Missing;
 use super::offsets::{self, Lacking, OffsetsError};
-use super::sched::{Tables, delays};
+use super::sched::{Tables, delay_places};
 use super::tasks::Tasks;
 use crate::collect::Roots;
 use crate::model::Sched;
@@ -100,7 +100,7 @@ impl Programs {
         let path = roots.sys.join("kernel/btf/vmlinux");
         let bytes = std::fs::read(&path).map_err(|source| LoadError::NoBtf { path: path.clone(), source })?;
         let mut resolved = offsets::resolve(&bytes)?;
-        resolved.offsets.delays_mask = u64::from(delays(cpus) - 1);
+        resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
         let object = object()?;
@@ -113,7 +113,7 @@ impl Programs {
             .override_global("TASK_OFFSETS", pod::bytes(&task_offsets), true)
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("CPUS", cpus)
-            .map_max_entries("DELAYS", delays(cpus))
+            .map_max_entries("DELAYS", delay_places(cpus))
             .load(&object)
             .map_err(|error| refused("cannot create the maps", &error))?;
         let logger = EbpfLogger::init(&mut ebpf).inspect_err(|error| tracing::debug!(%error, "no log from the programs")).ok();

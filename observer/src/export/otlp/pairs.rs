@@ -81,7 +81,7 @@ impl Pairs {
             if rest > 0 || floor.is_some() {
                 rests.insert(victim.key, rest);
                 let culprit = Party { key: REST, cgroup: REST, name: "~other".into() };
-                let pair = Contention { victim: victim.clone(), culprit, time: rest };
+                let pair = Contention { victim: victim.clone(), culprit, time: rest, inherited: 0 };
                 all.push(Sent { pair, since: sample.start });
             }
         }
@@ -171,7 +171,7 @@ mod tests {
             } else {
                 party(*culprit)
             };
-            Contention { victim: party(*victim), culprit, time: *time }
+            Contention { victim: party(*victim), culprit, time: *time, inherited: 0 }
         };
         let mut contentions: Vec<_> = times.iter().map(pair).collect();
         contentions.sort_by_key(key);

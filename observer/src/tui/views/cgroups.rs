@@ -6,9 +6,10 @@ use ratatui::layout::Rect;
 use super::ledger::ACCOUNTS;
 use super::{blame, row, trouble};
 use crate::model::{Blame, Cgroup, Snapshot, cgroup};
-use crate::tui::app::{App, Hits, List};
+use crate::tui::app::{App, Hits};
 use crate::tui::format::Format;
 use crate::tui::lines::Fold;
+use crate::tui::list::List;
 use crate::tui::table::{Cell, Column, Line, Table};
 use crate::tui::text;
 

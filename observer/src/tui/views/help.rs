@@ -3,8 +3,8 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{cgroups, overview};
-use crate::model::Entity;
+use super::{cgroups, health, overview};
+use crate::model::{Entity, host};
 use crate::tui::app::{App, Hits, View};
 use crate::tui::keys::{KEYS, Mode};
 use crate::tui::palette::Tone;
@@ -57,17 +57,27 @@ fn lines(view: View, width: u16) -> Vec<(Tone, String)> {
             columns(&mut lines, overview::LOSERS, width);
         }
         View::Cgroups => columns(&mut lines, cgroups::COLUMNS, width),
+        View::Health => {
+            for metric in [&host::RESIDUAL, &host::DROPPED] {
+                explain(&mut lines, metric.info.title, metric.info.help, width);
+            }
+            columns(&mut lines, health::COLUMNS, width);
+        }
     }
     lines
 }
 
 fn columns<E: Entity>(lines: &mut Vec<(Tone, String)>, columns: &[Column<E>], width: u16) {
     for column in columns {
-        let room = width.saturating_sub(KEYS_WIDTH as u16 + 2);
-        for (index, part) in text::wrap(column.help(), room, 4).into_iter().enumerate() {
-            let title = if index == 0 { column.title } else { "" };
-            lines.push((Tone::Plain, format!("  {title:KEYS_WIDTH$}{part}")));
-        }
+        explain(lines, column.title, column.help(), width);
+    }
+}
+
+fn explain(lines: &mut Vec<(Tone, String)>, title: &str, help: &str, width: u16) {
+    let room = width.saturating_sub(KEYS_WIDTH as u16 + 2);
+    for (index, part) in text::wrap(help, room, 4).into_iter().enumerate() {
+        let title = if index == 0 { title } else { "" };
+        lines.push((Tone::Plain, format!("  {title:KEYS_WIDTH$}{part}")));
     }
 }
 

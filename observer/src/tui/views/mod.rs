@@ -4,6 +4,7 @@ pub mod blame;
 pub mod cgroups;
 pub mod detail;
 pub mod header;
+pub mod health;
 pub mod help;
 pub mod ledger;
 pub mod overview;
@@ -31,6 +32,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) -> Hits {
         (Some(snapshot), None) => match app.view {
             View::Overview => overview::draw(app, snapshot, buffer, body, &mut hits),
             View::Cgroups => cgroups::draw(app, snapshot, buffer, body, &mut hits),
+            View::Health => health::draw(app, snapshot, buffer, body, &mut hits),
         },
     }
     if app.help {

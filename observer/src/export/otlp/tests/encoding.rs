@@ -150,7 +150,7 @@ fn pairs_belong_to_the_node() {
     let party = |key: Key, name: &str| Party { key, cgroup: key, name: name.into() };
     let mut made = sample(0, 1);
     let victim = party(Key::v2(7), "/a");
-    let pair = |culprit, time| Contention { victim: victim.clone(), culprit, time };
+    let pair = |culprit, time| Contention { victim: victim.clone(), culprit, time, inherited: 0 };
     made.contentions = vec![
         pair(victim.clone(), 5 * SECOND),
         pair(party(Key::v2(8), "/b"), 3 * SECOND),
