@@ -20,7 +20,7 @@ pub const WINDOW_SHIFT: u64 = 20;
 /// By how much the next level's windows are longer, as a power of two.
 pub const LEVEL_SHIFT: u64 = 2;
 /// Pairs of victim and culprit that a CPU tells apart in one generation. A power of two.
-pub const CELLS: usize = 1024;
+pub const CELLS: usize = 4096;
 /// Places that are looked at for a pair.
 pub const CELL_PROBES: usize = 8;
 /// Run queues under a quota that a CPU remembers. A power of two.

@@ -6,8 +6,8 @@
 use crate::blame::{CELLS, Cell, LEVELS, SEGMENTS, Segment, THROTTLES, Throttle, WINDOWS, Window};
 use crate::{latency, pod};
 
-/// Cgroups a CPU can tell apart within one generation, that is, between two readings. A power of two.
-pub const SLOTS: usize = 512;
+/// Cgroups a CPU can tell apart within one generation, that is, between two readings.
+pub const SLOTS: usize = 384;
 /// Places that are looked at for a key before it goes to [`Key::OTHER`].
 pub const PROBES: usize = 16;
 /// The slot of [`Key::OTHER`]: one beyond the hashed ones.
@@ -185,7 +185,7 @@ const DELAY_MASK: u64 = (1 << DELAY_BITS) - 1;
 
 /// Processes that have slots of their own on a CPU in one generation; those that come later count for their cgroup, so that cgroups
 /// always find room.
-pub const MAX_PROCESSES: u64 = 192;
+pub const MAX_PROCESSES: u64 = 160;
 /// Cgroups that may be in focus at a time.
 pub const FOCUS: usize = 64;
 /// Places of [`CpuState::focus`]. A power of two; a key may be in the place that [`focus_place`] says and in the one beside it.

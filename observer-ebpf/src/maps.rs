@@ -278,7 +278,8 @@ impl DelayRef {
 /// gaps between them, where low bits would make one long run in which others find no place.
 #[inline(always)]
 fn home(key: Key) -> u64 {
-    (key.0 ^ (key.0 >> 34)).wrapping_mul(GOLDEN) >> (64 - SLOTS.trailing_zeros())
+    let spread = (key.0 ^ (key.0 >> 34)).wrapping_mul(GOLDEN) >> 32;
+    spread * SLOTS as u64 >> 32
 }
 
 /// 2⁶⁴ divided by the golden ratio.
@@ -297,7 +298,10 @@ pub(crate) extern "C" fn search(cpu: u32, generation: u64, key: u64) -> u64 {
     let mut free = OTHER_SLOT as u64;
     let mut probe = 0;
     while probe < PROBES as u64 {
-        let index = (home(Key(key)) + probe) & (SLOTS as u64 - 1);
+        let mut index = home(Key(key)) + probe;
+        if index >= SLOTS as u64 {
+            index -= SLOTS as u64;
+        }
         let slot = cpu.slot(generation, index);
         if slot.generation() != generation {
             free = index;

@@ -217,7 +217,7 @@ impl Attached {
             accounts.sweep();
             let alive =
                 tasks.map(|tasks| tasks.records().iter().map(|task| Key::process(task.tgid, task.leader_start)).collect());
-            blame.settle(|key| accounts.knows(key), alive.as_ref());
+            blame.settle(|key| accounts.lists(key), alive.as_ref());
         }
         programs.flush_log();
         self.refocus();

@@ -74,7 +74,15 @@ fn together(ms: u64) -> Result<String, String> {
 fn rows_sum(was: &Sample, is: &Sample, path: &str) -> Result<u64, String> {
     let wait = difference(&*sched(is, path)?, &*sched(was, path)?)?.latency.sum;
     let blamed = Pairs::between(was, is).all(path);
-    if blamed == wait { Ok(wait) } else { Err(format!("{path} waited {wait} ns, its rows sum to {blamed}")) }
+    if blamed == wait {
+        return Ok(wait);
+    }
+    let rows: Vec<_> = Pairs::between(was, is)
+        .0
+        .into_iter()
+        .filter(|((victim, _), time)| *time > 0 && (victim.starts_with(path) || victim.starts_with('~')))
+        .collect();
+    Err(format!("{path} waited {wait} ns, its rows sum to {blamed}: {rows:?}"))
 }
 
 /// One task against three of another cgroup: each is blamed for as long as it really ran.
