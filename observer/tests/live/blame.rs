@@ -73,7 +73,8 @@ fn together(ms: u64) -> Result<String, String> {
 /// The rows of a victim sum to its wait, to the nanosecond.
 fn rows_sum(was: &Sample, is: &Sample, path: &str) -> Result<u64, String> {
     let wait = difference(&*sched(is, path)?, &*sched(was, path)?)?.latency.sum;
-    let blamed = Pairs::between(was, is).all(path);
+    // Of both samples, since a culprit that died between them has left its time to others.
+    let blamed = Pairs::of(is).all(path) - Pairs::of(was).all(path);
     if blamed == wait {
         return Ok(wait);
     }
@@ -98,9 +99,15 @@ fn one_against_three() -> Result<String, String> {
     let mut truth = [Truth::default(); 2];
     let pids: Vec<(usize, u32)> =
         [0, 1, 1, 1].into_iter().map(|at| Ok((at, launchers[at].work(&load)?))).collect::<Result<_, String>>()?;
+    // What they did before their time came was no contest.
+    let mut early = [Truth::default(); 2];
+    for (at, pid) in &pids {
+        early[*at].add(launchers[*at].asleep(*pid)?);
+    }
     for (at, pid) in pids {
         truth[at].add(launchers[at].finished(pid)?);
     }
+    let ran = [0, 1].map(|at| truth[at].exec - early[at].exec);
     for at in 0..2 {
         truth[at].add(launchers[at].quiet()?.since(before[at]));
     }
@@ -115,9 +122,9 @@ fn one_against_three() -> Result<String, String> {
         }
     }
     let said = [
-        near("one behind three", pairs.time(&one, &three), truth[1].exec, 20)?,
-        near("three behind one", pairs.time(&three, &one), 3 * truth[0].exec, 20)?,
-        near("three behind themselves", pairs.time(&three, &three), 2 * truth[1].exec, 20)?,
+        near("one behind three", pairs.time(&one, &three), ran[1], 20)?,
+        near("three behind one", pairs.time(&three, &one), 3 * ran[0], 20)?,
+        near("three behind themselves", pairs.time(&three, &three), 2 * ran[1], 20)?,
     ];
     launchers.iter_mut().try_for_each(Launcher::reap)?;
     Ok(said.join(", "))
@@ -133,7 +140,9 @@ fn processes_of_one_cgroup_in_focus() -> Result<String, String> {
     let was = collector.collect();
     let load = together(3000)?;
     let pids: Vec<u32> = (0..4).map(|_| launcher.work(&load)).collect::<Result<_, _>>()?;
+    let early: Vec<Truth> = pids.iter().map(|pid| launcher.asleep(*pid)).collect::<Result<_, _>>()?;
     let truths: Vec<Truth> = pids.iter().map(|pid| launcher.finished(*pid)).collect::<Result<_, _>>()?;
+    let ran = |at: usize| truths[at].exec - early[at].exec;
     launcher.quiet()?;
     let is = collector.collect();
     let pairs = Pairs::between(&was, &is);
@@ -143,10 +152,10 @@ fn processes_of_one_cgroup_in_focus() -> Result<String, String> {
     for (victim, truth) in pids.iter().zip(&truths) {
         // A process's first moments are its parent's name and count there; the kernel counts them here, too.
         near(&name(*victim), pairs.all(&name(*victim)), truth.run_delay, 20)?;
-        for (culprit, ran) in pids.iter().zip(&truths).filter(|(culprit, _)| *culprit != victim) {
+        for (at, culprit) in pids.iter().enumerate().filter(|(_, culprit)| *culprit != victim) {
             let blamed = pairs.time(&name(*victim), &name(*culprit));
-            near(&format!("{victim} behind {culprit}"), blamed, ran.exec, 20)?;
-            worst = worst.max(blamed.abs_diff(ran.exec) * 1_000_000 / ran.exec);
+            near(&format!("{victim} behind {culprit}"), blamed, ran(at), 20)?;
+            worst = worst.max(blamed.abs_diff(ran(at)) * 1_000_000 / ran(at));
         }
     }
     launcher.reap()?;

@@ -112,6 +112,12 @@ impl Launcher {
         at_rest(|| Truth::of(pid), Duration::from_millis(3))
     }
 
+    /// Waits until a worker sleeps, and returns what it did so far.
+    pub(crate) fn asleep(&self, pid: u32) -> Result<Truth, String> {
+        wait_for(pid, 'S')?;
+        at_rest(|| Truth::of(pid), Duration::from_millis(3))
+    }
+
     /// Whether a worker is a zombie already.
     pub(crate) fn is_zombie(&self, pid: u32) -> Result<bool, String> {
         Ok(state(pid)? == Some('Z'))
