@@ -279,7 +279,7 @@ fn quota(of_parent: bool) -> Result<String, String> {
     // The ledger's accounts, each against a source of its own.
     let ledger = difference(&*sched(&is, &path)?, &*sched(&was, &path)?)?.ledger();
     near("ledger: throttled", ledger.throttled.unwrap_or(0), kernels, 10)?;
-    near("ledger: waited", ledger.waited + kernels, truth.run_delay, 10)?;
+    near("ledger: waited", ledger.waited + kernels, truth.run_delay, 30)?;
     near("ledger: worked", ledger.worked, truth.exec, 30)?;
     // What is left over is honest competition: less than the time it ran, since the two share the CPU evenly.
     let said = format!(
