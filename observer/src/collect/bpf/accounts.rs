@@ -183,11 +183,6 @@ impl Accounts {
         self.nodes.iter().all(|(key, node)| others.contains(key) || node.total.sched.runs == 0)
     }
 
-    /// Whether a cgroup is listed, or was heard of since.
-    pub fn knows(&self, key: Key) -> bool {
-        self.nodes.contains_key(&key)
-    }
-
     /// A cgroup's counts with its descendants'; zeros for one that never ran.
     pub fn cgroup(&self, key: Key) -> Arc<Sched> {
         self.nodes.get(&key).map_or_else(|| Arc::clone(&self.zero), |node| Arc::clone(&node.total.sched))
