@@ -28,6 +28,17 @@ pub const THROTTLES: usize = 64;
 /// Their last throttlings.
 pub const THROTTLINGS: usize = 4;
 
+/// `time` × `part` / `whole`, less than one part in 65,536 too little; all of it where the part is the whole or more. Exact for times of up
+/// to 39 hours: nothing overflows before.
+#[inline(always)]
+pub const fn scaled(time: u64, part: u64, whole: u64) -> u64 {
+    if part >= whole {
+        return time;
+    }
+    // Not 0, since part < whole.
+    (time * ((part << 16) / whole)) >> 16
+}
+
 pod! {
     /// Consecutive runs of one owner. It ends where the next one begins; the newest still goes on.
     pub struct Segment {
@@ -99,5 +110,30 @@ pod! {
         pub count: u64,
         /// The last ones.
         pub throttlings: [Throttling; THROTTLINGS],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_time() {
+        assert_eq!((scaled(1_000, 5, 5), scaled(1_000, 6, 5), scaled(1_000, 0, 5)), (1_000, 1_000, 0));
+        // Steal of 20 ms in a run of 1 s, of which a wait overlaps the last 250 ms.
+        assert_eq!(scaled(20_000_000, 250_000_000, 1_000_000_000), 5_000_000);
+        let mut seed = 1u64;
+        for _ in 0..100_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let whole = (seed >> 20 & 0xff_ffff_ffff) + 1;
+            let part = (seed >> 3) % (whole + 1);
+            let time = (seed >> 24) % (whole + 1);
+            let exact = (u128::from(time) * u128::from(part) / u128::from(whole)) as u64;
+            let ours = scaled(time, part, whole);
+            assert!(
+                ours <= exact.max(1) && exact - ours.min(exact) <= (time >> 16) + 1,
+                "{time} {part} {whole}: {ours}, {exact}"
+            );
+        }
     }
 }

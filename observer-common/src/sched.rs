@@ -9,7 +9,7 @@ use crate::{latency, pod};
 /// Cgroups a CPU can tell apart within one generation, that is, between two readings. A power of two.
 pub const SLOTS: usize = 512;
 /// Places that are looked at for a key before it goes to [`Key::OTHER`].
-pub const PROBES: usize = 8;
+pub const PROBES: usize = 16;
 /// The slot of [`Key::OTHER`]: one beyond the hashed ones.
 pub const OTHER_SLOT: usize = SLOTS;
 
@@ -160,6 +160,8 @@ pod! {
 
 /// Tasks of which the kernel side remembers what they have waited so far, for each CPU that has a table. A power of two.
 pub const DELAYS_PER_CPU: u32 = 8192;
+/// Of these so many share a place that their thread ids lead to.
+pub const DELAY_WAYS: usize = 2;
 
 /// A task's place in that memory: its thread id, and the lower bits of the `run_delay` that it had after its last dispatch, in one word,
 /// so that two CPUs never leave half of each.
@@ -167,9 +169,14 @@ pub const fn delay_word(tid: u64, delay: u64) -> u64 {
     tid << DELAY_BITS | delay & DELAY_MASK
 }
 
-/// What of `delay` came since the word was stored; `None` when it is another task's. Less than 73 minutes.
-pub const fn delay_since(word: u64, tid: u64, delay: u64) -> Option<u64> {
-    if word >> DELAY_BITS == tid { Some(delay.wrapping_sub(word) & DELAY_MASK) } else { None }
+/// Whether a word is this task's.
+pub const fn delay_is_of(word: u64, tid: u64) -> bool {
+    word >> DELAY_BITS == tid
+}
+
+/// What of `delay` came since a task's word was stored: less than 73 minutes.
+pub const fn delay_since(word: u64, delay: u64) -> u64 {
+    delay.wrapping_sub(word) & DELAY_MASK
 }
 
 /// Thread ids have 22 bits (`PID_MAX_LIMIT`).
@@ -178,7 +185,7 @@ const DELAY_MASK: u64 = (1 << DELAY_BITS) - 1;
 
 /// Processes that have slots of their own on a CPU in one generation; those that come later count for their cgroup, so that cgroups
 /// always find room.
-pub const MAX_PROCESSES: u64 = 256;
+pub const MAX_PROCESSES: u64 = 192;
 /// Cgroups that may be in focus at a time.
 pub const FOCUS: usize = 64;
 /// Places of [`CpuState::focus`]. A power of two; a key may be in the place that [`focus_place`] says and in the one beside it.
@@ -312,7 +319,7 @@ pod! {
         pub cgroup_kn: u64,
         /// `kernfs_node.id`.
         pub kn_id: u64,
-        /// Places in the memory of tasks, less one: a power of two less one.
+        /// Places in the memory of tasks, each for [`DELAY_WAYS`], less one: a power of two less one.
         pub delays_mask: u64,
         /// 1 when `sched_switch` hands over the leaving task's state as its fourth argument (5.18 and later).
         pub switch_has_state: u64,
@@ -326,9 +333,9 @@ mod tests {
     #[test]
     fn delays_of_tasks() {
         let word = delay_word(4_194_303, (7 << DELAY_BITS) + 100);
-        assert_eq!(delay_since(word, 4_194_303, (7 << DELAY_BITS) + 130), Some(30));
-        assert_eq!(delay_since(delay_word(5, DELAY_MASK), 5, DELAY_MASK + 3), Some(3), "across the end of its bits");
-        assert_eq!(delay_since(word, 4_194_302, 130), None, "another task's");
+        assert_eq!(delay_since(word, (7 << DELAY_BITS) + 130), 30);
+        assert_eq!(delay_since(delay_word(5, DELAY_MASK), DELAY_MASK + 3), 3, "across the end of its bits");
+        assert!(delay_is_of(word, 4_194_303) && !delay_is_of(word, 4_194_302));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! They take numbers only; the victim is who was dispatched last, the generation that of this CPU's last switch.
 #![allow(unsafe_code, reason = "#[unsafe(no_mangle)] on global functions; no unsafe block")]
 
-use observer_common::blame::{LEVEL_SHIFT, LEVELS, SEGMENTS, SHARES, THROTTLINGS, WINDOW_SHIFT, WINDOWS};
+use observer_common::blame::{LEVEL_SHIFT, LEVELS, SEGMENTS, SHARES, THROTTLINGS, WINDOW_SHIFT, WINDOWS, scaled};
 use observer_common::sched::Key;
 
 use crate::kernel::CfsRq;
@@ -219,7 +219,12 @@ fn add(window: WindowRef, owner: u64, time: u64) {
 /// Books time to the victim's cell with a culprit.
 #[inline(always)]
 fn charge(cpu: Cpu, number: u32, culprit: u64, time: u64) {
-    let (generation, victim) = (cpu.turned(), cpu.current());
+    charge_to(cpu, number, (cpu.turned(), cpu.current()), culprit, time);
+}
+
+/// As [`charge`], with this CPU's generation and victim at hand.
+#[inline(always)]
+fn charge_to(cpu: Cpu, number: u32, (generation, victim): (u64, u64), culprit: u64, time: u64) {
     let cell = cpu.cell(generation, CellRef::home(victim, culprit));
     if cell.is(generation, victim, culprit) {
         return cell.set_time(cell.time() + time);
@@ -265,60 +270,72 @@ pub(crate) extern "C" fn walk(number: u32, from: u64, to: u64) -> u64 {
     let mut end = cpu.since();
     let newest = cpu.segment();
     let mut back = 0;
-    while back < SEGMENTS as u64 {
-        let start = divide_by_segment(number, newest.wrapping_sub(back), from, to, end);
-        if start == 0 {
+    while back < SEGMENTS as u64 && end > from {
+        let start = divide_by_segments(number, newest.wrapping_sub(back), from, to, end);
+        if start == end {
             break;
         }
         end = start;
-        if start <= from {
-            return cpu.culprit();
-        }
-        back += 1;
+        back += BLOCK;
     }
     let mut step = 0;
-    while step < (LEVELS * WINDOWS) as u64 {
+    while step < (LEVELS * WINDOWS) as u64 && end > from {
         let start = divide_by_window(number, step, from, to, end);
         if start == 0 {
             break;
         }
         end = start;
-        if start <= from {
-            return cpu.culprit();
-        }
         step += 1;
     }
     claim(number, Key::UNKNOWN.0, end.min(to).saturating_sub(from));
     cpu.culprit()
 }
 
-/// Books what lies in one segment, which ends at `end`. Returns where it begins, 0 when it was never used.
+/// Segments that one call looks at: a call costs more than a segment does, and the verifier walks each of them.
+const BLOCK: u64 = 4;
+const _: () = assert!((SEGMENTS as u64).is_multiple_of(BLOCK));
+
+/// Books what lies in a segment, which ends at `end`, and in the next older ones. Returns where the last of them begins, `end` when none was
+/// ever used.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn divide_by_segment(number: u32, segment: u64, from: u64, to: u64, end: u64) -> u64 {
+pub(crate) extern "C" fn divide_by_segments(number: u32, segment: u64, from: u64, to: u64, end: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    let whose = (cpu.turned(), cpu.current());
+    let mut end = end;
+    let mut back = 0;
+    while back < BLOCK {
+        let run = cpu.segment_at(segment.wrapping_sub(back));
+        let owner = run.owner();
+        if owner == 0 {
+            break;
+        }
+        let start = run.start();
+        let stretch = end.min(to).saturating_sub(start.max(from));
+        note_stretch(cpu, stretch, owner);
+        let taken = if run.is_cut() { taken(number, segment.wrapping_sub(back), stretch, end) } else { 0 };
+        charge_to(cpu, number, whose, owner, stretch - taken);
+        end = start;
+        if start <= from {
+            break;
+        }
+        back += 1;
+    }
+    end
+}
+
+/// Books what was taken of a stretch of a segment, which ends at `end`. Returns how much.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn taken(number: u32, segment: u64, stretch: u64, end: u64) -> u64 {
     let Some(cpu) = Cpu::get(number) else { return 0 };
     let segment = cpu.segment_at(segment);
-    let owner = segment.owner();
-    if owner == 0 {
-        return 0;
-    }
-    let start = segment.start();
-    let stretch = end.min(to).saturating_sub(start.max(from));
-    if stretch == 0 {
-        return start;
-    }
-    note_stretch(cpu, stretch, owner);
-    let mut own = stretch;
-    if segment.is_cut() {
-        let length = end.saturating_sub(start);
-        let steal = scaled(segment.steal(), stretch, length).min(stretch);
-        let interrupt = scaled(segment.interrupt(), stretch, length).min(stretch - steal);
-        claim(number, Key::HYPERVISOR.0, steal);
-        claim(number, Key::INTERRUPT.0, interrupt);
-        own = stretch - steal - interrupt;
-    }
-    claim(number, owner, own);
-    start
+    let length = end.saturating_sub(segment.start());
+    let steal = scaled(segment.steal(), stretch, length).min(stretch);
+    let interrupt = scaled(segment.interrupt(), stretch, length).min(stretch - steal);
+    claim(number, Key::HYPERVISOR.0, steal);
+    claim(number, Key::INTERRUPT.0, interrupt);
+    steal + interrupt
 }
 
 /// Books what lies in one window, which ends at `end`; of one that was waited through only in part, a part of each owner's time.
@@ -358,16 +375,6 @@ fn note_stretch(cpu: Cpu, stretch: u64, owner: u64) {
         cpu.set_longest(stretch);
         cpu.set_culprit(owner);
     }
-}
-
-/// `time` × `part` / `whole`, with 16 bits of the quotient: enough for hours without overflow.
-#[inline(always)]
-fn scaled(time: u64, part: u64, whole: u64) -> u64 {
-    if part >= whole {
-        return time;
-    }
-    // Not 0, since part < whole.
-    time * ((part << 16) / whole) >> 16
 }
 
 /// As [`blame`], of a task whose queue a quota has stopped for `total` nanoseconds so far. What of it is new came after one of the

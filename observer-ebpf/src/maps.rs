@@ -7,7 +7,7 @@ use observer_common::blame::{
     Window,
 };
 use observer_common::sched::{
-    CpuState, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_since, delay_word, focus_place,
+    CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_place,
 };
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
@@ -19,7 +19,7 @@ static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// What tasks had waited when they were last dispatched ([`delay_word`]); user space sets how many.
 #[map]
-static DELAYS: Array<u64> = Array::with_max_entries(1, 0);
+static DELAYS: Array<[u64; DELAY_WAYS]> = Array::with_max_entries(1, 0);
 
 /// A pointer into map memory with a reader and a writer for each word. Volatile, because user space reads the same words.
 macro_rules! view {
@@ -217,9 +217,10 @@ impl Cpu {
     }
 }
 
-/// A task's place among [`DELAYS`]: other CPUs write it, too, but never while this task is dispatched here.
+/// A task's place among [`DELAYS`]: other CPUs write it, too, but never this task's word while it is dispatched here. Should two take the
+/// same free word at once, one of them is not remembered.
 #[derive(Clone, Copy)]
-pub(crate) struct DelayRef(*mut u64);
+pub(crate) struct DelayRef(*mut [u64; DELAY_WAYS]);
 
 impl DelayRef {
     /// The place of a thread id.
@@ -228,27 +229,60 @@ impl DelayRef {
         DELAYS.get_ptr_mut((tid & mask) as u32).map(DelayRef)
     }
 
-    /// What of a `run_delay` came since this task was last dispatched; `None` when the place is another task's.
+    #[inline(always)]
+    fn word(self, way: usize) -> u64 {
+        // SAFETY: the pointer came from the map; the index is a constant within bounds.
+        unsafe { (&raw const (*self.0)[way]).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(self, way: usize, word: u64) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.0)[way]).write_volatile(word) }
+    }
+
+    /// What of a `run_delay` came since this task was last dispatched; `None` when it is not remembered.
     #[inline(always)]
     pub(crate) fn since(self, tid: u64, delay: u64) -> Option<u64> {
-        // SAFETY: the pointer came from the map.
-        delay_since(unsafe { self.0.read_volatile() }, tid, delay)
+        let (first, second) = (self.word(0), self.word(1));
+        if delay_is_of(first, tid) {
+            Some(delay_since(first, delay))
+        } else if delay_is_of(second, tid) {
+            Some(delay_since(second, delay))
+        } else {
+            None
+        }
     }
 
-    /// Remembers a task's `run_delay`.
+    /// Remembers a task's `run_delay`, in the place of another if there is no room.
     #[inline(always)]
     pub(crate) fn set(self, tid: u64, delay: u64) {
-        // SAFETY: the pointer came from the map.
-        unsafe { self.0.write_volatile(delay_word(tid, delay)) }
+        let (first, second) = (self.word(0), self.word(1));
+        let elsewhere = delay_is_of(second, tid) || (second == 0 && first != 0 && !delay_is_of(first, tid));
+        self.store(if elsewhere { 1 } else { 0 }, delay_word(tid, delay));
+    }
+
+    /// Forgets a task that ends.
+    #[inline(always)]
+    pub(crate) fn clear(self, tid: u64) {
+        if delay_is_of(self.word(0), tid) {
+            self.store(0, 0);
+        }
+        if delay_is_of(self.word(1), tid) {
+            self.store(1, 0);
+        }
     }
 }
 
-/// Where a key's search begins: kernfs ids are handed out one after the other, so their low bits spread well; the kind tells
-/// hierarchies apart, and the thread-group id processes.
+/// Where a key's search begins. Kernfs ids and thread-group ids are handed out one after the other; spread by the golden ratio they leave
+/// gaps between them, where low bits would make one long run in which others find no place.
 #[inline(always)]
 fn home(key: Key) -> u64 {
-    (key.0 ^ (key.0 >> 50) ^ (key.0 >> 34)) & (SLOTS as u64 - 1)
+    (key.0 ^ (key.0 >> 34)).wrapping_mul(GOLDEN) >> (64 - SLOTS.trailing_zeros())
 }
+
+/// 2⁶⁴ divided by the golden ratio.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Set in the result of [`search`] when the slot has just been claimed.
 const FRESH: u64 = 1 << 32;
@@ -290,7 +324,7 @@ impl CellRef {
     /// Where a pair's search begins.
     #[inline(always)]
     pub(crate) fn home(victim: u64, culprit: u64) -> u64 {
-        (victim ^ culprit.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CELLS.trailing_zeros())
+        (victim ^ culprit.rotate_left(23)).wrapping_mul(GOLDEN) >> (64 - CELLS.trailing_zeros())
     }
 
     /// Whether it is this pair's.

@@ -134,6 +134,10 @@ impl Here {
             blame::left(self.cpu, self.number, queue, self.now);
         } else if state & TASK_DEAD != 0 {
             slot.set_exited(slot.exited() + prev.run_delay());
+            let pid = prev.pid();
+            if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
+                place.clear(pid);
+            }
         }
     }
 

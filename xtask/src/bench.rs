@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
-    /// The scheduler hook beside an empty program, ns per switch; needs root
+    /// The scheduler hook beside an empty program and beside `runqlat`, and what a pinned pipe pays for it; needs root
     Hook,
     /// Frames of the dashboard at 200×60 with 1,000 cgroups
     Frame,

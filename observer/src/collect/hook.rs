@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use observer_common::sched::Key;
+use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::Task;
 
 use super::Roots;
@@ -44,12 +44,12 @@ impl Hook {
     }
 
     /// Loads and attaches for the CPUs that are on.
-    pub(super) fn attach(roots: &Roots, online: &[u32]) -> Hook {
+    pub(super) fn attach(roots: &Roots, online: &[u32], adapt: impl FnOnce(&mut Offsets)) -> Hook {
         let Some(highest) = online.iter().max() else {
             let path = roots.sys.join("devices/system/cpu/online");
             return Hook::Off(format!("cannot tell the CPUs: {} gives none", path.display()));
         };
-        match Programs::load(roots, highest + 1) {
+        match Programs::load_with(roots, highest + 1, adapt) {
             Ok(programs) => {
                 let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
                 let (blame, focus) = (Blame::default(), Focus::default());
@@ -212,7 +212,7 @@ impl Attached {
         programs.sched.drain(&mut |cpu, entry| book(accounts, blame, cpu, entry));
         let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
         let tasks = programs.tasks.as_ref().ok().filter(|tasks| !tasks.records().is_empty());
-        let waits = tasks.map(|tasks| pending::by_cgroup(tasks.records(), tasks.has()));
+        let waits = tasks.map(|tasks| pending::waits(tasks.records(), tasks.has()));
         accounts.set_open(&runs.collect::<Vec<_>>(), waits.as_ref());
         if listed {
             accounts.sweep();

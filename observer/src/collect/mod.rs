@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use observer_common::sched::Key;
+use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
@@ -56,11 +56,16 @@ impl Collector {
 
     /// Loads and attaches the programs; what does not work becomes a row of health. Counting begins here.
     pub fn attach(&mut self) {
+        self.attach_with(|_| ());
+    }
+
+    /// As [`Collector::attach`], with other offsets than the kernel's BTF gave: for tests.
+    pub fn attach_with(&mut self, adapt: impl FnOnce(&mut Offsets)) {
         if self.machine.is_none() {
             self.machine = topology::read(&self.roots.sys).ok();
         }
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
-        self.hook = Hook::attach(&self.roots, online.unwrap_or_default());
+        self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), adapt);
         self.start = SystemTime::now();
     }
 

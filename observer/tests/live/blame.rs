@@ -11,7 +11,7 @@ use observer::model::Sample;
 use super::Test;
 use super::cgroups::{TestCgroup, cpu_root};
 use super::launcher::{Launcher, Truth};
-use super::sched::{collector, cpus, difference, row, sched, untraced, v2};
+use super::sched::{collector, cpus, difference, row, sched, share, untraced, v2};
 
 /// All tests of blame.
 pub(crate) fn trials() -> Vec<Test> {
@@ -65,7 +65,8 @@ fn near(what: &str, ours: u64, expected: u64, permille: u64) -> Result<String, S
 /// The `between` role's arguments: all that get them compete for the same `ms` milliseconds.
 fn together(ms: u64) -> Result<String, String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|error| error.to_string())?;
-    let from = now.as_millis() as u64 + 700;
+    // Long enough for all of them to have started.
+    let from = now.as_millis() as u64 + 600 + 400 * share();
     Ok(format!("between {from} {}", from + ms))
 }
 
@@ -164,7 +165,7 @@ fn behind(storm: &Path, partner: &Path, most: u64) -> Result<String, String> {
     let wait = rows_sum(&was, &is, &victim.path())?;
     let unknown = Pairs::between(&was, &is).time(&victim.path(), "~unknown");
     let said = format!("{unknown} of {wait} ns unknown, {switches} switches");
-    if switches < 10_000 || wait < 50_000_000 {
+    if switches < 10_000 / share() || wait < 50_000_000 {
         return Err(format!("no storm: {said}"));
     }
     if unknown * 100 > wait * most { Err(said) } else { Ok(said) }
@@ -258,6 +259,11 @@ fn quota(of_parent: bool) -> Result<String, String> {
         return Err(format!("{ours} ns blamed on the quota, {counted} counted"));
     }
     let others = wait - ours;
+    // The ledger's accounts, each against a source of its own.
+    let ledger = difference(&*sched(&is, &path)?, &*sched(&was, &path)?)?.ledger();
+    near("ledger: throttled", ledger.throttled.unwrap_or(0), kernels, 10)?;
+    near("ledger: waited", ledger.waited + kernels, truth.run_delay, 10)?;
+    near("ledger: worked", ledger.worked, truth.exec, 30)?;
     // What is left over is honest competition: less than the time it ran, since the two share the CPU evenly.
     let said = format!(
         "{}; {:.3} ms behind the neighbour, {:.3} ms of other waits, {:.3} ms run",

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Plays a role; the exit code says whether it could.
@@ -18,6 +19,9 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("mix", [ms]) => mix(ms),
         ("pingpong", [directory, ms]) => pingpong(directory, ms),
         ("echo", [directory]) => echo(directory),
+        ("throw", [pid, ms]) => throw(pid, ms),
+        ("ask", [there, back, turns]) => ask(there, back, turns),
+        ("answer", [there, back]) => answer(there, back),
         ("short", [count]) => short(count),
         ("visit", [directory, ms]) => visit(directory, ms),
         ("visit-spin", [directory, ms]) => visit_spin(directory, ms),
@@ -124,6 +128,41 @@ fn echo(directory: &str) -> Result<(), String> {
     let mut byte = [0];
     while from.read_exact(&mut byte).is_ok() {
         to.write_all(&byte).and_then(|()| to.flush()).map_err(say)?;
+    }
+    Ok(())
+}
+
+/// Hands a byte to and fro over two FIFOs, so many times.
+fn ask(there: &str, back: &str, turns: &str) -> Result<(), String> {
+    let say = |error: std::io::Error| error.to_string();
+    let turns: u64 = turns.parse().map_err(|_| format!("{turns} is no number"))?;
+    let (mut to, mut from) = (fs::OpenOptions::new().write(true).open(there).map_err(say)?, fs::File::open(back).map_err(say)?);
+    let mut byte = [0];
+    (0..turns).try_for_each(|_| to.write_all(&byte).and_then(|()| from.read_exact(&mut byte)).map_err(say))
+}
+
+/// Its partner.
+fn answer(there: &str, back: &str) -> Result<(), String> {
+    let say = |error: std::io::Error| error.to_string();
+    let (mut from, mut to) = (fs::File::open(there).map_err(say)?, fs::OpenOptions::new().write(true).open(back).map_err(say)?);
+    let mut byte = [0];
+    while from.read_exact(&mut byte).is_ok() {
+        to.write_all(&byte).map_err(say)?;
+    }
+    Ok(())
+}
+
+/// Moves another process to and fro between the first two CPUs, every two milliseconds.
+fn throw(pid: &str, ms: &str) -> Result<(), String> {
+    let end = Instant::now() + milliseconds(ms)?;
+    let pid = pid.parse().ok().and_then(Pid::from_raw).ok_or("no pid")?;
+    for cpu in (0..2).cycle().take_while(|_| Instant::now() < end) {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        if sched_setaffinity(Some(pid), &cpus).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::Test;
 use super::cgroups::{TestCgroup, cpu_root, v2_root};
 use super::launcher::{Launcher, Truth};
 use super::program::kill;
+use super::sched::share;
 
 /// All tests of this family.
 pub(crate) fn trials() -> Vec<Test> {
@@ -92,7 +93,7 @@ fn at_rest(collector: &mut Collector, pid: u32) -> Result<Sample, String> {
         let sample = collector.collect();
         let now = process(&sample, pid)?.clone();
         // Not on the way to its first sleep: it must have worked.
-        let worked = now.counts.voluntary > Some(100);
+        let worked = now.counts.voluntary > Some(100 / share());
         if worked && now.status == Some(Status::Sleeping) && before.as_ref() == Some(&now) {
             return Ok(sample);
         }

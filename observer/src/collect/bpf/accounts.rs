@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use observer_common::sched::{Key, Slot, kind};
 
+use super::pending::Waits;
 use crate::model::{Histogram, Open, Sched};
 
 /// Totals since observer attached.
@@ -141,18 +142,17 @@ impl Accounts {
 
     /// Says what goes on at the moment of this reading: who has been on which CPU for how long, and, where it is known, what the tasks of
     /// each cgroup itself wait now. Everything else has nothing open.
-    pub fn set_open(&mut self, runs: &[(u32, Key, u64)], waits: Option<&HashMap<Key, Open>>) {
-        for (number, total) in (0..).zip(&mut self.cpus) {
-            let run = runs.iter().filter(|(cpu, ..)| *cpu == number).map(|(.., time)| time).sum();
-            total.set_open(Open { run, ..Open::default() });
-        }
+    pub fn set_open(&mut self, runs: &[(u32, Key, u64)], waits: Option<&Waits>) {
         let nothing = Open { run: 0, wait: waits.map(|_| 0), throttled: waits.and(self.zero.throttled).map(|_| 0) };
+        let known = |open: &Open| Open { throttled: nothing.throttled.and(open.throttled), ..*open };
+        for (number, total) in (0..).zip(&mut self.cpus) {
+            let mut open = waits.and_then(|waits| waits.cpus.get(&number)).map_or(nothing, known);
+            open.run = runs.iter().filter(|(cpu, ..)| *cpu == number).map(|(.., time)| time).sum();
+            total.set_open(open);
+        }
         let mut open: HashMap<Key, Open> = HashMap::new();
         let runs = runs.iter().map(|(_, key, run)| (*key, Open { run: *run, ..nothing }));
-        let waits = waits
-            .into_iter()
-            .flatten()
-            .map(|(key, open)| (*key, Open { throttled: nothing.throttled.and(open.throttled), ..*open }));
+        let waits = waits.into_iter().flat_map(|waits| &waits.cgroups).map(|(key, open)| (*key, known(open)));
         for (leaf, more) in runs.chain(waits) {
             let mut next = Some(leaf);
             let mut last = Key::NONE;
@@ -366,17 +366,18 @@ mod tests {
     fn what_goes_on_is_counted_once() {
         let mut accounts = Accounts::new(1, Sched::zero(true, false, true));
         accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
-        let waits = HashMap::from([(B, Open { run: 0, wait: Some(30), throttled: Some(10) })]);
+        let open = Open { run: 0, wait: Some(30), throttled: Some(10) };
+        let waits = Waits { cgroups: HashMap::from([(B, open)]), cpus: HashMap::from([(0, open)]) };
         accounts.set_open(&[(0, B, 70)], Some(&waits));
         let open = |accounts: &Accounts, key| accounts.cgroup(key).open;
         let expected = Open { run: 70, wait: Some(30), throttled: Some(10) };
         for key in [B, A, Key::ROOT] {
             assert_eq!(open(&accounts, key), expected);
         }
-        assert_eq!(accounts.cpu(0).unwrap().open.run, 70);
+        assert_eq!(accounts.cpu(0).unwrap().open, expected);
         // The run ends; of the wait, 7 have ended in the meantime and nothing is seen to wait: it must be in the next table.
         accounts.add(0, &slot(B, A, 75));
-        accounts.set_open(&[], Some(&HashMap::new()));
+        accounts.set_open(&[], Some(&Waits::default()));
         assert_eq!(open(&accounts, B), Open { run: 0, wait: Some(23), throttled: Some(10) }, "what was told is not taken back");
         assert_eq!(accounts.cgroup(B).run, 75);
         accounts.set_open(&[], None);

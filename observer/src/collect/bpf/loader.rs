@@ -11,12 +11,12 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
 use observer_common::pod;
-use observer_common::sched::CpuState;
+use observer_common::sched::{CpuState, Offsets};
 use observer_common::tasks::TaskOffsets;
 
 use super::btf::Missing;
 use super::offsets::{self, Lacking, OffsetsError};
-use super::sched::{Tables, delays};
+use super::sched::{Tables, delay_places};
 use super::tasks::Tasks;
 use crate::collect::Roots;
 use crate::model::Sched;
@@ -97,10 +97,21 @@ impl Programs {
     ///
     /// What stands in the way, and what to do about it.
     pub fn load(roots: &Roots, cpus: u32) -> Result<Programs, LoadError> {
+        Programs::load_with(roots, cpus, |_| ())
+    }
+
+    /// As [`Programs::load`], on a kernel that would have its fields elsewhere: a test lets one clock stand for another that no kernel at
+    /// hand keeps.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn load_with(roots: &Roots, cpus: u32, adapt: impl FnOnce(&mut Offsets)) -> Result<Programs, LoadError> {
         let path = roots.sys.join("kernel/btf/vmlinux");
         let bytes = std::fs::read(&path).map_err(|source| LoadError::NoBtf { path: path.clone(), source })?;
         let mut resolved = offsets::resolve(&bytes)?;
-        resolved.offsets.delays_mask = u64::from(delays(cpus) - 1);
+        adapt(&mut resolved.offsets);
+        resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
         let object = object()?;
@@ -113,7 +124,7 @@ impl Programs {
             .override_global("TASK_OFFSETS", pod::bytes(&task_offsets), true)
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("CPUS", cpus)
-            .map_max_entries("DELAYS", delays(cpus))
+            .map_max_entries("DELAYS", delay_places(cpus))
             .load(&object)
             .map_err(|error| refused("cannot create the maps", &error))?;
         let logger = EbpfLogger::init(&mut ebpf).inspect_err(|error| tracing::debug!(%error, "no log from the programs")).ok();

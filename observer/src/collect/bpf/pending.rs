@@ -11,16 +11,26 @@ use crate::model::Open;
 /// `TASK_DEAD` (include/linux/sched.h): it is about to leave, or has left, its CPU for the last time, and the scheduler hook knows.
 const TASK_DEAD: u32 = 0x80;
 
-/// The waits that go on, by cgroup.
-pub fn by_cgroup(tasks: &[Task], has: Has) -> HashMap<Key, Open> {
-    let mut waits: HashMap<Key, Open> = HashMap::new();
+/// The waits that go on.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Waits {
+    /// By cgroup.
+    pub cgroups: HashMap<Key, Open>,
+    /// By the CPU on whose queue they are.
+    pub cpus: HashMap<u32, Open>,
+}
+
+/// The waits that go on.
+pub fn waits(tasks: &[Task], has: Has) -> Waits {
+    let mut waits = Waits::default();
     for task in tasks.iter().filter(|task| task.last_queued != 0 && task.on_cpu == 0) {
         // Another CPU's clock may be a tick behind the moment at which the wait was stamped.
         let since = |start: u64| task.clock.saturating_sub(start);
         let throttled = if task.throttled_since == 0 { 0 } else { since(task.throttled_since.max(task.last_queued)) };
         let more = Open { run: 0, wait: Some(since(task.last_queued)), throttled: has.throttled.then_some(throttled) };
         let nothing = Open { run: 0, wait: Some(0), throttled: has.throttled.then_some(0) };
-        waits.entry(Key(task.key)).or_insert(nothing).add(&more);
+        waits.cgroups.entry(Key(task.key)).or_insert(nothing).add(&more);
+        waits.cpus.entry(task.cpu).or_insert(nothing).add(&more);
     }
     waits
 }
@@ -46,14 +56,14 @@ mod tests {
     }
 
     #[test]
-    fn waits_of_a_cgroup_add_up() {
+    fn waits_of_a_cgroup_and_of_a_cpu_add_up() {
         let has = Has { migrations: true, throttled: true };
         let running = Task { on_cpu: 1, ..waiting(100, 40, 0) };
         let tasks =
             [waiting(100, 40, 0), waiting(100, 90, 30), waiting(100, 20, 30), waiting(100, 0, 0), running, waiting(5, 9, 0)];
         let expected = Open { run: 0, wait: Some(60 + 10 + 80), throttled: Some(10 + 70) };
-        assert_eq!(by_cgroup(&tasks, has), HashMap::from([(A, expected)]));
-        let open = by_cgroup(&tasks, Has { throttled: false, ..has })[&A];
+        assert_eq!(waits(&tasks, has), Waits { cgroups: HashMap::from([(A, expected)]), cpus: HashMap::from([(0, expected)]) });
+        let open = waits(&tasks, Has { throttled: false, ..has }).cgroups[&A];
         assert_eq!(open.throttled, None, "this kernel does not tell");
     }
 

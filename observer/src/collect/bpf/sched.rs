@@ -10,16 +10,16 @@ use std::sync::atomic::Ordering;
 use observer_common::blame::{CELLS, Cell};
 use observer_common::latency::BUCKETS;
 use observer_common::pod::Pod;
-use observer_common::sched::{CpuState, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_place};
+use observer_common::sched::{CpuState, DELAY_WAYS, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_place};
 
 use crate::sys::{self, Mapping};
 
 /// Kernel memory for one CPU, in bytes: its tables, and its part of what is remembered of tasks.
 pub const BYTES_PER_CPU: usize = size_of::<CpuState>() + DELAYS_PER_CPU as usize * size_of::<u64>();
 
-/// Of how many tasks the kernel side remembers what they have waited: a power of two.
-pub fn delays(cpus: u32) -> u32 {
-    (cpus * DELAYS_PER_CPU).next_power_of_two()
+/// Places for what the kernel side remembers of tasks: a power of two.
+pub fn delay_places(cpus: u32) -> u32 {
+    (cpus * DELAYS_PER_CPU).next_power_of_two() / DELAY_WAYS as u32
 }
 
 /// What a generation's table holds.
@@ -75,7 +75,7 @@ impl Tables {
 
     /// Bytes of kernel memory.
     pub fn bytes(&self) -> usize {
-        self.cpus as usize * size_of::<CpuState>() + delays(self.cpus) as usize * size_of::<u64>()
+        self.cpus as usize * size_of::<CpuState>() + delay_places(self.cpus) as usize * size_of::<[u64; DELAY_WAYS]>()
     }
 
     /// Does without a barrier, as on a kernel that has none: for tests.
@@ -277,5 +277,16 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
         latency,
         // Names, and the longest wait, which may be told twice.
         ..*is
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_memory_is_bounded() {
+        const { assert!(BYTES_PER_CPU <= 1 << 20, "a mebibyte a CPU") };
+        assert_eq!((delay_places(1), delay_places(2), delay_places(3)), (4096, 8192, 16384));
     }
 }
