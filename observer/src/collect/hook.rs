@@ -1,5 +1,6 @@
 //! The scheduler hook as a source: attached or not and why, its tables turned and added up.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,7 +218,9 @@ impl Attached {
             accounts.sweep();
             let alive =
                 tasks.map(|tasks| tasks.records().iter().map(|task| Key::process(task.tgid, task.leader_start)).collect());
-            blame.settle(|key| accounts.lists(key), alive.as_ref());
+            // All that ran in this generation was born before the listing: what is not in it has no name any more.
+            let named: HashSet<Key> = listing.groups.iter().map(|group| group.key).collect();
+            blame.settle(|key| named.contains(&key), alive.as_ref());
         }
         programs.flush_log();
         self.refocus();

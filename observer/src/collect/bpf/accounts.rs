@@ -30,8 +30,6 @@ struct Node {
     total: Total,
     /// The round in which it was last listed, or first heard of.
     seen: u64,
-    /// The round in which it was last listed.
-    listed: u64,
     /// The longest of the waits that were read, and in which reading of the tables.
     longest: Option<(u64, LongestWait)>,
 }
@@ -77,7 +75,7 @@ impl Accounts {
             }
             let node = node(&mut self.nodes, &self.zero, key, parent);
             node.parent = parent;
-            (node.seen, node.listed) = (self.round, self.round);
+            node.seen = self.round;
         }
     }
 
@@ -185,11 +183,6 @@ impl Accounts {
         self.nodes.iter().all(|(key, node)| others.contains(key) || node.total.sched.runs == 0)
     }
 
-    /// Whether a cgroup was in the last listing. One with counts that was not has died: the listing is made after the tables were turned.
-    pub fn lists(&self, key: Key) -> bool {
-        self.nodes.get(&key).is_some_and(|node| node.listed == self.round)
-    }
-
     /// A cgroup's counts with its descendants'; zeros for one that never ran.
     pub fn cgroup(&self, key: Key) -> Arc<Sched> {
         self.nodes.get(&key).map_or_else(|| Arc::clone(&self.zero), |node| Arc::clone(&node.total.sched))
@@ -241,7 +234,7 @@ impl Total {
 
 fn node<'a>(nodes: &'a mut HashMap<Key, Node>, zero: &Arc<Sched>, key: Key, parent: Option<Key>) -> &'a mut Node {
     let total = || Total { sched: Arc::clone(zero), reached: Open::default() };
-    nodes.entry(key).or_insert_with(|| Node { parent, total: total(), seen: 0, listed: 0, longest: None })
+    nodes.entry(key).or_insert_with(|| Node { parent, total: total(), seen: 0, longest: None })
 }
 
 /// Whose counts a slot's are, and that cgroup's parent where it is told.
