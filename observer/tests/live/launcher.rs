@@ -112,12 +112,6 @@ impl Launcher {
         at_rest(|| Truth::of(pid), Duration::from_millis(3))
     }
 
-    /// Waits until a worker sleeps, and returns what it did so far.
-    pub(crate) fn asleep(&self, pid: u32) -> Result<Truth, String> {
-        wait_for(pid, 'S')?;
-        at_rest(|| Truth::of(pid), Duration::from_millis(3))
-    }
-
     /// Whether a worker is a zombie already.
     pub(crate) fn is_zombie(&self, pid: u32) -> Result<bool, String> {
         Ok(state(pid)? == Some('Z'))
@@ -131,8 +125,12 @@ impl Launcher {
 
     /// Waits until the launcher sleeps, and returns what it did so far.
     pub(crate) fn quiet(&self) -> Result<Truth, String> {
-        let asleep = || wait_for(self.pid(), 'S').and_then(|()| Truth::of(self.pid()));
-        at_rest(asleep, Duration::from_millis(10))
+        self.asleep(self.pid())
+    }
+
+    /// Waits until a worker sleeps, and returns what it did so far.
+    pub(crate) fn asleep(&self, pid: u32) -> Result<Truth, String> {
+        at_rest(|| wait_for(pid, 'S').and_then(|()| Truth::of(pid)), Duration::from_millis(10))
     }
 
     fn tell(&mut self, line: &str) -> Result<(), String> {

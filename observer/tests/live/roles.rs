@@ -24,9 +24,9 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("answer", [there, back]) => answer(there, back),
         ("short", [count]) => short(count),
         ("visit", [directory, ms]) => visit(directory, ms),
-        ("visit-spin", [directory, ms]) => visit_spin(directory, ms),
+        ("visit-between", [directory, from, to]) => visit_between(directory, from, to),
         ("hostile", [ms]) => hostile(ms),
-        ("rest", [ms]) => rest(ms),
+        ("rest", [turns]) => rest(turns),
         ("threads", [count, ms]) => threads(count, ms),
         _ => Err(format!("no role {role} with {arguments:?}")),
     };
@@ -188,13 +188,17 @@ fn wait(child: Option<Child>) -> Result<(), String> {
 fn mix(ms: &str) -> Result<(), String> {
     let end = Instant::now() + milliseconds(ms)?;
     while Instant::now() < end {
-        let turn = Instant::now() + Duration::from_micros(200);
-        while Instant::now() < turn {
-            std::hint::spin_loop();
-        }
-        std::thread::sleep(Duration::from_micros(100));
+        turn();
     }
     Ok(())
+}
+
+fn turn() {
+    let end = Instant::now() + Duration::from_micros(200);
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    std::thread::sleep(Duration::from_micros(100));
 }
 
 /// Moves to another cgroup and works there for a moment.
@@ -203,10 +207,10 @@ fn visit(directory: &str, ms: &str) -> Result<(), String> {
     mix(ms)
 }
 
-/// Moves to another cgroup and uses the CPU there all the time.
-fn visit_spin(directory: &str, ms: &str) -> Result<(), String> {
+/// Moves to another cgroup at once and uses the CPU there from one moment to another.
+fn visit_between(directory: &str, from: &str, to: &str) -> Result<(), String> {
     fs::write(Path::new(directory).join("cgroup.procs"), "0").map_err(|error| error.to_string())?;
-    spin(ms)
+    between(from, to)
 }
 
 /// Works under a name that would clear a terminal, and is no UTF-8.
@@ -215,9 +219,10 @@ fn hostile(ms: &str) -> Result<(), String> {
     mix(ms)
 }
 
-/// Uses the CPU and sleeps in turn, then rests until it is ended.
-fn rest(ms: &str) -> Result<(), String> {
-    mix(ms)?;
+/// Uses the CPU and sleeps in turn, so many times however long they take, then rests until it is ended.
+fn rest(turns: &str) -> Result<(), String> {
+    let turns: usize = turns.parse().map_err(|_| format!("{turns} is no number of turns"))?;
+    (0..turns).for_each(|_| turn());
     std::thread::sleep(Duration::from_secs(600));
     Ok(())
 }
