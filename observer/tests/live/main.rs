@@ -11,6 +11,7 @@ mod launcher;
 mod program;
 mod roles;
 mod sched;
+mod storms;
 mod tasks;
 
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     if let Some(role) = arguments.next().and_then(|argument| argument.strip_prefix("role:").map(str::to_owned)) {
         return roles::play(&role, &arguments.collect::<Vec<_>>());
     }
-    let trials = [sched::trials(), blame::trials(), tasks::trials(), cli::trials()]
+    let trials = [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), cli::trials()]
         .into_iter()
         .flatten()
         .map(|(name, test)| Trial::test(name, move || thrice(test)));

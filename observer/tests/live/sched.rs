@@ -21,11 +21,6 @@ pub(crate) fn trials() -> Vec<Test> {
         ("sched::spinners_agree_with_schedstat", spinners_agree_with_schedstat),
         ("sched::sleepers_agree_with_schedstat", sleepers_agree_with_schedstat),
         ("sched::unpinned_tasks_lose_no_dispatch", unpinned_tasks_lose_no_dispatch),
-        ("sched::waits_before_migrations_are_told", waits_before_migrations_are_told),
-        ("sched::every_switch_of_a_storm_is_there", every_switch_of_a_storm_is_there),
-        ("sched::what_goes_on_is_counted_once", what_goes_on_is_counted_once),
-        ("sched::interrupts_are_booked_like_steal", interrupts_are_booked_like_steal),
-        ("sched::a_fork_storm_is_booked_whole", a_fork_storm_is_booked_whole),
         ("sched::v1_cgroup_has_its_own_row", v1_cgroup_has_its_own_row),
         ("sched::churning_cgroups_lose_nothing", churning_cgroups_lose_nothing),
         ("sched::churning_cgroups_lose_nothing_without_a_barrier", churning_cgroups_lose_nothing_without_a_barrier),
@@ -52,21 +47,25 @@ pub(crate) fn sched(sample: &Sample, path: &str) -> Result<Arc<Sched>, String> {
 }
 
 /// What was counted for a cgroup while its tasks did what the kernel says they did.
-struct Window {
-    counted: Sched,
+pub(crate) struct Window {
+    pub(crate) counted: Sched,
     truth: Truth,
     stolen: u64,
     /// Switches on the whole machine that the kernel did not report.
-    untraced: u64,
+    pub(crate) untraced: u64,
     /// What was counted on the whole machine.
-    machine: Sched,
+    pub(crate) machine: Sched,
     /// Switches of the whole machine by the kernel's own count: at least and at the most, since it is read before and after each sample.
-    switches: (u64, u64),
+    pub(crate) switches: (u64, u64),
 }
 
 impl Window {
     /// Runs a load in a fresh cgroup of a hierarchy. `load` starts workers and returns their pids.
-    fn of(root: &Path, cpu: Option<usize>, load: impl Fn(&mut Launcher) -> Result<Vec<u32>, String>) -> Result<Window, String> {
+    pub(crate) fn of(
+        root: &Path,
+        cpu: Option<usize>,
+        load: impl Fn(&mut Launcher) -> Result<Vec<u32>, String>,
+    ) -> Result<Window, String> {
         let cgroup = TestCgroup::new(root, "window").map_err(|error| error.to_string())?;
         let mut collector = collector()?;
         let mut launcher = Launcher::start(cgroup.directory(), cpu)?;
@@ -103,7 +102,7 @@ impl Window {
 
     /// Every number is the kernel's to the last nanosecond; but where the kernel did not report a switch, up to so many waits may be
     /// missing, never more, and none may be too much.
-    fn exactly(&self) -> Result<String, String> {
+    pub(crate) fn exactly(&self) -> Result<String, String> {
         let Window { counted, truth, untraced, .. } = self;
         let missing = self.dispatches()?;
         let (ours, kernels) = (counted.latency.sum, truth.run_delay);
@@ -121,7 +120,7 @@ impl Window {
 
     /// What was booked as wait, and as wait before a migration, is what the kernel says, within a thousandth; it is less only where the
     /// kernel did not report a switch.
-    fn booked(&self) -> Result<String, String> {
+    pub(crate) fn booked(&self) -> Result<String, String> {
         let Window { counted, truth, untraced, .. } = self;
         let booked = counted.latency.sum + counted.migrated;
         let said = format!(
@@ -226,162 +225,6 @@ fn unpinned_tasks_lose_no_dispatch() -> Result<String, String> {
     Ok(format!("{} dispatches; {}", window.truth.pcount, window.booked()?))
 }
 
-/// A task that waits in vain is thrown to another CPU's queue, again and again.
-fn waits_before_migrations_are_told() -> Result<String, String> {
-    if cpus() < 2 {
-        return Ok("not exercised: one CPU".into());
-    }
-    let outside = TestCgroup::new(&v2()?, "thrower").map_err(|error| error.to_string())?;
-    let mut throwers = Launcher::start(outside.directory(), None)?;
-    let cell = std::cell::RefCell::new(&mut throwers);
-    let window = Window::of(&v2()?, None, |launcher| {
-        let pids: Vec<u32> = (0..5).map(|_| launcher.work("spin 1500")).collect::<Result<_, _>>()?;
-        cell.borrow_mut().work(&format!("throw {} 1300", pids[0]))?;
-        Ok(pids)
-    })?;
-    throwers.reap()?;
-    let booked = window.booked()?;
-    if window.counted.migrated == 0 { Err(format!("no migration: {booked}")) } else { Ok(booked) }
-}
-
-/// A million switches between two tasks: none of them may be missing, nor any on the machine.
-fn every_switch_of_a_storm_is_there() -> Result<String, String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let fifos = ["there", "back"].map(|name| folder.path().join(name));
-    for fifo in &fifos {
-        let made = std::process::Command::new("mkfifo").arg(fifo).status().map_err(|error| format!("mkfifo: {error}"))?;
-        if !made.success() {
-            return Err(format!("mkfifo: {made}"));
-        }
-    }
-    let turns = load(500_000);
-    let [there, back] = fifos.map(|fifo| fifo.display().to_string());
-    let window = Window::of(&v2()?, Some(0), |launcher| {
-        Ok(vec![launcher.work(&format!("answer {there} {back}"))?, launcher.work(&format!("ask {there} {back} {turns}"))?])
-    })?;
-    let exactly = window.exactly()?;
-    let (ended, (least, most)) = (window.machine.preempted + window.machine.voluntary, window.switches);
-    let said = format!("{exactly}; {ended} runs ended on the machine, ctxt grew by {least} to {most}");
-    // Beyond ours the kernel counts switches away from the idle tasks, each of which brings a dispatch.
-    if window.counted.runs < 2 * turns || ended > most || least > ended + window.machine.runs { Err(said) } else { Ok(said) }
-}
-
-/// Spinners in turn on one CPU are looked at all the time: what they have run and waited never goes backwards, it is told before it ends,
-/// and at the end it is what has ended, once.
-fn what_goes_on_is_counted_once() -> Result<String, String> {
-    let cgroup = TestCgroup::new(&v2()?, "open").map_err(|error| error.to_string())?;
-    let mut collector = collector()?;
-    let mut launcher = Launcher::start(cgroup.directory(), Some(0))?;
-    let before = launcher.quiet()?;
-    let first = sched(&collector.collect(), &cgroup.path())?;
-    let pids: Vec<u32> = (0..3).map(|_| launcher.work("spin 1500")).collect::<Result<_, _>>()?;
-    let both = |sched: &Sched| (sched.run + sched.open.run, sched.latency.sum + sched.open.wait.unwrap_or(0));
-    let (mut last, mut most, mut samples) = (first.clone(), Open::default(), 0);
-    while !launcher.is_zombie(pids[0])? || !launcher.is_zombie(pids[1])? || !launcher.is_zombie(pids[2])? {
-        std::thread::sleep(Duration::from_millis(20));
-        let now = sched(&collector.collect(), &cgroup.path())?;
-        if both(&now).0 < both(&last).0 || both(&now).1 < both(&last).1 {
-            return Err(format!("{:?} after {:?}", both(&now), both(&last)));
-        }
-        most.run = most.run.max(now.open.run);
-        most.wait = most.wait.max(now.open.wait);
-        (last, samples) = (now, samples + 1);
-    }
-    let mut truth = Truth::default();
-    for pid in pids {
-        truth.add(launcher.finished(pid)?);
-    }
-    truth.add(launcher.quiet()?.since(before));
-    collector.collect();
-    let sample = collector.collect();
-    let end = sched(&sample, &cgroup.path())?;
-    launcher.reap()?;
-    let waited = end.latency.sum - first.latency.sum;
-    let said = format!("{samples} samples, at the most {most:?} at a time; {waited} of {} ns waited", truth.run_delay);
-    let is_over = end.open == Open { run: 0, wait: Some(0), throttled: end.open.throttled };
-    if !is_over || waited > truth.run_delay || most.run == 0 || most.wait.unwrap_or(0) == 0 { Err(said) } else { Ok(said) }
-}
-
-/// No kernel here accounts interrupts. The hook is told that their clock is where the hypervisor's is: then both must come out the same,
-/// which holds the one's arithmetic to the other's.
-fn interrupts_are_booked_like_steal() -> Result<String, String> {
-    let mut collector = Collector::new(Roots::default());
-    collector.attach_with(|offsets| offsets.rq_interrupt = offsets.rq_steal);
-    let was = collector.collect();
-    let cgroup = TestCgroup::new(&v2()?, "clocks").map_err(|error| error.to_string())?;
-    let mut launcher = Launcher::start(cgroup.directory(), None)?;
-    let pids: Vec<u32> = (0..cpus() + 1).map(|_| launcher.work("spin 1000")).collect::<Result<_, _>>()?;
-    for pid in pids {
-        launcher.finished(pid)?;
-    }
-    let is = collector.collect();
-    launcher.reap()?;
-    let taken = |sample: &Sample, path: &str| -> Result<(u64, u64), String> {
-        let sched = sched(sample, path)?;
-        sched.steal.zip(sched.interrupt).ok_or(format!("{path}: one of the clocks is unknown"))
-    };
-    if sched(&was, "/")?.steal.is_none() {
-        return Ok("not exercised: this kernel has no clock of steal".into());
-    }
-    for path in ["/", &cgroup.path()] {
-        let (steal, interrupt) = taken(&is, path)?;
-        if steal != interrupt {
-            return Err(format!("{path}: {steal} ns stolen, {interrupt} ns of interrupts"));
-        }
-    }
-    let blamed =
-        |culprit: &str| -> u64 { is.contentions.iter().filter(|row| row.culprit_name() == culprit).map(|row| row.time).sum() };
-    let (steal, _) = taken(&is, "/")?;
-    Ok(format!("{steal} ns of both; {} and {} ns blamed on them", blamed("~hypervisor"), blamed("~interrupt")))
-}
-
-/// Thousands of processes that live for a moment on all CPUs, in a cgroup that is split by process: more than a table has room for.
-/// Every one of them tells its `run_delay` when it ends, to a sum that the hook keeps apart from the waits.
-fn a_fork_storm_is_booked_whole() -> Result<String, String> {
-    let each = load(5_000);
-    let cgroup = TestCgroup::new(&v2()?, "forks").map_err(|error| error.to_string())?;
-    let mut collector = collector()?;
-    let mut launcher = Launcher::start(cgroup.directory(), None)?;
-    let id = row(&collector.collect(), &cgroup.path())?.id;
-    collector.focus(vec![id]);
-    let before = launcher.quiet()?;
-    let was = collector.collect();
-    let memory = resident()?;
-    let pids: Vec<u32> = (0..4).map(|_| launcher.work(&format!("short {each}"))).collect::<Result<_, _>>()?;
-    for pid in pids {
-        while !launcher.is_zombie(pid)? {
-            std::thread::sleep(Duration::from_millis(100));
-            collector.collect();
-        }
-        launcher.finished(pid)?;
-    }
-    let launcher_waited = launcher.quiet()?.since(before).run_delay;
-    let is = collector.collect();
-    let grown = resident()?.saturating_sub(memory);
-    launcher.reap()?;
-    let counted = difference(&*sched(&is, &cgroup.path())?, &*sched(&was, &cgroup.path())?)?;
-    let kernels = counted.exited + launcher_waited;
-    let booked = counted.latency.sum + counted.migrated;
-    let other = row(&is, "~other").map_or(0, |row| row.sched.as_ref().map_or(0, |sched| sched.runs));
-    let said = format!(
-        "{} processes, {} dispatches, {booked} of {kernels} ns, {other} runs in ~other, {} before a migration; {} pairs, {grown} bytes more",
-        4 * each,
-        counted.runs,
-        counted.migrated,
-        is.contentions.len()
-    );
-    let lost = untraced(&is) - untraced(&was);
-    let is_whole = booked.abs_diff(kernels) * 500 <= kernels || (lost > 0 && booked <= kernels);
-    if counted.voluntary < 4 * each || !is_whole || grown > 8 << 20 || other > 0 { Err(said) } else { Ok(said) }
-}
-
-/// Memory of this process in bytes (`VmRSS`).
-fn resident() -> Result<u64, String> {
-    let status = fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().map(|kib| kib << 10).map_err(|error| error.to_string())
-}
-
 fn v1_cgroup_has_its_own_row() -> Result<String, String> {
     let Some(root) = cpu_root() else { return Ok("not exercised: no v1 cpu hierarchy is mounted here".into()) };
     let window = Window::of(&root, Some(0), |launcher| (0..2).map(|_| launcher.work("spin 500")).collect())?;
@@ -390,7 +233,7 @@ fn v1_cgroup_has_its_own_row() -> Result<String, String> {
 
 /// How much of a load: all of it, but on an emulated machine, which is ten or twenty times slower, what `OBSERVER_LIVE_SHARE` leaves of
 /// it (one part in so many).
-fn load(full: u64) -> u64 {
+pub(crate) fn load(full: u64) -> u64 {
     full / share()
 }
 
