@@ -190,7 +190,9 @@ impl Accounts {
 
     /// As [`Accounts::cgroup`], `None` for one that never ran.
     pub fn ran(&self, key: Key) -> Option<Arc<Sched>> {
-        self.nodes.get(&key).map(|node| Arc::clone(&node.total.sched)).filter(|sched| sched.runs > 0 || **sched != *self.zero)
+        let sched = &self.nodes.get(&key)?.total.sched;
+        let ended = Sched { open: self.zero.open, ..Sched::clone(sched) };
+        (ended != *self.zero).then(|| Arc::clone(sched))
     }
 
     /// The longest wait that ended in this cgroup or below it in the last interval.
