@@ -9,7 +9,7 @@ use crate::{latency, pod};
 /// Cgroups a CPU can tell apart within one generation, that is, between two readings.
 pub const SLOTS: usize = 384;
 /// Places that are looked at for a key before it goes to [`Key::OTHER`].
-pub const PROBES: usize = 16;
+pub const PROBES: usize = 64;
 /// The slot of [`Key::OTHER`]: one beyond the hashed ones.
 pub const OTHER_SLOT: usize = SLOTS;
 
