@@ -279,7 +279,7 @@ impl DelayRef {
 #[inline(always)]
 fn home(key: Key) -> u64 {
     let spread = (key.0 ^ (key.0 >> 34)).wrapping_mul(GOLDEN) >> 32;
-    spread * SLOTS as u64 >> 32
+    (spread * SLOTS as u64) >> 32
 }
 
 /// 2⁶⁴ divided by the golden ratio.

@@ -2,7 +2,7 @@
 //!
 //! The node is one ResourceMetrics (host, cpu, source, … rows; what names a row is in its points' attributes) and every cgroup is one
 //! of its own, identified by its Resource: that is what the Collector's processors associate by, and it is three times cheaper than
-//! repeating the identity in every point. Of the pairs of victim and culprit the node has those that [`Pairs`] chooses.
+//! repeating the identity in every point. Of the pairs of victim and culprit the node has those that `pairs` chooses.
 //!
 //! **Not exported:** rows of processes and threads ([`Kind::is_exported`] says why); their cgroups carry the same time.
 //!
