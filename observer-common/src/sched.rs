@@ -38,7 +38,7 @@ impl Key {
     pub const HYPERVISOR: Key = Key::new(kind::HYPERVISOR, 0);
     /// As culprit: interrupts.
     pub const INTERRUPT: Key = Key::new(kind::INTERRUPT, 0);
-    /// As culprit: a queue on another CPU, from which the waiting task was moved. Only user space uses it.
+    /// As culprit: a queue on another CPU, from which the waiting task was moved.
     pub const MIGRATED: Key = Key::new(kind::MIGRATED, 0);
     /// As culprit: who ran so long ago that it is not kept.
     pub const UNKNOWN: Key = Key::new(kind::UNKNOWN, 0);

@@ -82,6 +82,23 @@ pub fn comm_bytes(words: [u64; 2]) -> [u8; 16] {
     bytes
 }
 
+impl Task {
+    /// How long it has been waiting for a CPU, in nanoseconds; `None` while it does not wait.
+    pub fn pending(&self) -> Option<u64> {
+        let waits = self.last_queued != 0 && self.on_cpu == 0;
+        waits.then(|| self.since(self.last_queued))
+    }
+
+    /// Nanoseconds from a stamp of its run queue's clock until the record was made.
+    pub fn since(&self, stamp: u64) -> u64 {
+        // Another CPU's clock may be a tick behind the moment of the stamp.
+        self.clock.saturating_sub(stamp)
+    }
+}
+
+/// `TASK_DEAD` (include/linux/sched.h) in [`Task::state`], and in that of a switch: it leaves, or has left, its CPU for the last time.
+pub const TASK_DEAD: u32 = 0x80;
+
 /// `PF_KTHREAD` in [`Task::flags`]: a thread of the kernel itself.
 pub const KTHREAD: u32 = 0x0020_0000;
 

@@ -14,10 +14,7 @@ use observer_common::tasks::TaskOffsets;
 
 /// Set by user space before the load (`collect/bpf/offsets.rs`); frozen read-only, so that the verifier knows every value.
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = {
-    // SAFETY: Offsets is plain integers, for which zero is a value.
-    unsafe { core::mem::zeroed() }
-};
+static OFFSETS: Offsets = pod::zeroed();
 
 /// The same for the task family.
 #[unsafe(no_mangle)]
@@ -62,9 +59,6 @@ fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
     // kernel's fault handler turns a load through a stale pointer into zero.
     unsafe { base.cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
 }
-
-/// `TASK_DEAD` (`include/linux/sched.h`): the task leaves its CPU for the last time.
-pub(crate) const TASK_DEAD: u32 = 0x80;
 
 /// `struct task_struct`.
 #[derive(Clone, Copy)]

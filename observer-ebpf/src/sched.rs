@@ -15,9 +15,10 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::warn;
 use observer_common::latency;
 use observer_common::sched::{Key, MAX_PROCESSES, OTHER_SLOT};
+use observer_common::tasks::TASK_DEAD;
 
 use crate::blame;
-use crate::kernel::{self, CfsRq, RunQueue, TASK_DEAD, Task};
+use crate::kernel::{self, CfsRq, RunQueue, Task};
 use crate::maps::{Cpu, DelayRef, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`

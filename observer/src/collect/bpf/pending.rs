@@ -3,13 +3,10 @@
 use std::collections::HashMap;
 
 use observer_common::sched::Key;
-use observer_common::tasks::Task;
+use observer_common::tasks::{TASK_DEAD, Task};
 
 use super::tasks::Has;
 use crate::model::Open;
-
-/// `TASK_DEAD` (include/linux/sched.h): it is about to leave, or has left, its CPU for the last time, and the scheduler hook knows.
-const TASK_DEAD: u32 = 0x80;
 
 /// The waits that go on.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -23,11 +20,10 @@ pub struct Waits {
 /// The waits that go on.
 pub fn waits(tasks: &[Task], has: Has) -> Waits {
     let mut waits = Waits::default();
-    for task in tasks.iter().filter(|task| task.last_queued != 0 && task.on_cpu == 0) {
-        // Another CPU's clock may be a tick behind the moment at which the wait was stamped.
-        let since = |start: u64| task.clock.saturating_sub(start);
-        let throttled = if task.throttled_since == 0 { 0 } else { since(task.throttled_since.max(task.last_queued)) };
-        let more = Open { run: 0, wait: Some(since(task.last_queued)), throttled: has.throttled.then_some(throttled) };
+    for task in tasks {
+        let Some(pending) = task.pending() else { continue };
+        let throttled = if task.throttled_since == 0 { 0 } else { task.since(task.throttled_since.max(task.last_queued)) };
+        let more = Open { run: 0, wait: Some(pending), throttled: has.throttled.then_some(throttled) };
         let nothing = Open { run: 0, wait: Some(0), throttled: has.throttled.then_some(0) };
         waits.cgroups.entry(Key(task.key)).or_insert(nothing).add(&more);
         waits.cpus.entry(task.cpu).or_insert(nothing).add(&more);
@@ -35,7 +31,7 @@ pub fn waits(tasks: &[Task], has: Has) -> Waits {
     waits
 }
 
-/// The sum of `run_delay` over all that live; `None` when there are no records.
+/// The sum of `run_delay` over all that live (the scheduler hook knows of the dead); `None` when there are no records.
 pub fn delay(tasks: &[Task]) -> Option<u64> {
     if tasks.is_empty() {
         return None;

@@ -54,7 +54,6 @@ pub enum Place {
 impl Seen {
     /// From the iterator's record.
     pub fn of(task: &Task, has: Has) -> Seen {
-        let waits = task.last_queued != 0 && task.on_cpu == 0;
         Seen {
             tid: task.pid,
             pid: task.tgid,
@@ -74,8 +73,7 @@ impl Seen {
                 voluntary: Some(task.nvcsw),
                 migrations: has.migrations.then_some(task.nr_migrations),
             },
-            // Another CPU's clock may be a tick behind the moment at which the wait was stamped.
-            pending: Some(if waits { task.clock.saturating_sub(task.last_queued) } else { 0 }),
+            pending: Some(task.pending().unwrap_or(0)),
             dead: Some(Counts {
                 run: Some(task.dead_runtime),
                 user: Some(task.dead_utime),
