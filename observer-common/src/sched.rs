@@ -231,6 +231,10 @@ pod! {
         pub steal: u64,
         /// Its interrupt clock then.
         pub interrupt: u64,
+        /// Address of the `css_set` that was last looked up for a dispatch, 0 when the next one has to be, whatever it is;
+        pub css_set: u64,
+        /// and its cgroup ([`Key`]).
+        pub cgroup: u64,
         /// Number of the newest segment; its place is this modulo [`SEGMENTS`].
         pub segment: u64,
         /// Address of the `cfs_rq` that a function was called for: a pointer may not be handed to it, but stored and read as a number.

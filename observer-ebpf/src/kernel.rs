@@ -137,19 +137,36 @@ impl Task {
         load(self.0, offset!(task_pcount))
     }
 
-    /// Its cgroup: the default hierarchy's if that is not the root, else that of the v1 `cpu` hierarchy if that is not the root, else
-    /// the root.
+    /// The cgroups that it is in, one of each hierarchy.
+    #[inline(always)]
+    pub(crate) fn css_set(self) -> CssSet {
+        CssSet(load(self.0, offset!(task_cgroups)))
+    }
+}
+
+/// `struct css_set`.
+#[derive(Clone, Copy)]
+pub(crate) struct CssSet(*const c_void);
+
+impl CssSet {
+    /// Tells it from others that are alive.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The cgroup under which its tasks are booked: the default hierarchy's if that is not the root, else that of the v1 `cpu`
+    /// hierarchy if that is not the root, else the root.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> Cgroup {
-        let css_set = load(self.0, offset!(task_cgroups));
-        let cgroup = load(css_set, offset!(css_set_dfl_cgrp));
+        let cgroup = load(self.0, offset!(css_set_dfl_cgrp));
         let id = cgroup_id(cgroup);
         if id != ROOT_ID {
             return Cgroup { key: Key::v2(id), pointer: cgroup };
         }
         if offset!(css_set_cpu) != 0 {
             // On a pure v2 host this is the default hierarchy's root once more.
-            let css = load(css_set, offset!(css_set_cpu));
+            let css = load(self.0, offset!(css_set_cpu));
             let cgroup = load(css, offset!(css_cgroup));
             let id = cgroup_id(cgroup);
             if id != ROOT_ID {

@@ -59,6 +59,8 @@ view! {
         lost / set_lost,
         steal / set_steal,
         interrupt / set_interrupt,
+        css_set / set_css_set,
+        cgroup / set_cgroup,
         segment / set_segment,
         queue / set_queue,
         processes / set_processes,
@@ -241,25 +243,23 @@ impl DelayRef {
         unsafe { (&raw mut (*self.0)[way]).write_volatile(word) }
     }
 
-    /// What of a `run_delay` came since this task was last dispatched; `None` when it is not remembered.
+    /// What of a `run_delay` came since this task was last dispatched, `None` when it is not remembered. From now on it is remembered
+    /// with `next`, in the place of another if there is no room.
     #[inline(always)]
-    pub(crate) fn since(self, tid: u64, delay: u64) -> Option<u64> {
-        let (first, second) = (self.word(0), self.word(1));
+    pub(crate) fn since(self, tid: u64, delay: u64, next: u64) -> Option<u64> {
+        let next = delay_word(tid, next);
+        let first = self.word(0);
         if delay_is_of(first, tid) {
-            Some(delay_since(first, delay))
-        } else if delay_is_of(second, tid) {
-            Some(delay_since(second, delay))
-        } else {
-            None
+            self.store(0, next);
+            return Some(delay_since(first, delay));
         }
-    }
-
-    /// Remembers a task's `run_delay`, in the place of another if there is no room.
-    #[inline(always)]
-    pub(crate) fn set(self, tid: u64, delay: u64) {
-        let (first, second) = (self.word(0), self.word(1));
-        let elsewhere = delay_is_of(second, tid) || (second == 0 && first != 0 && !delay_is_of(first, tid));
-        self.store(if elsewhere { 1 } else { 0 }, delay_word(tid, delay));
+        let second = self.word(1);
+        if delay_is_of(second, tid) {
+            self.store(1, next);
+            return Some(delay_since(second, delay));
+        }
+        self.store(if second == 0 && first != 0 { 1 } else { 0 }, next);
+        None
     }
 
     /// Forgets a task that ends.
@@ -315,6 +315,8 @@ pub(crate) extern "C" fn search(cpu: u32, generation: u64, key: u64) -> u64 {
     let mut key = Key(key);
     if free == OTHER_SLOT as u64 {
         cpu.set_overflows(cpu.overflows() + 1);
+        // So that the next dispatch is counted, too.
+        cpu.set_css_set(0);
         if cpu.slot(generation, free).generation() == generation {
             return free;
         }

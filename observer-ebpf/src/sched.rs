@@ -18,7 +18,7 @@ use observer_common::sched::{Key, MAX_PROCESSES, OTHER_SLOT};
 use observer_common::tasks::TASK_DEAD;
 
 use crate::blame;
-use crate::kernel::{self, CfsRq, RunQueue, Task};
+use crate::kernel::{self, CfsRq, CssSet, RunQueue, Task};
 use crate::maps::{Cpu, DelayRef, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
@@ -34,8 +34,15 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let run_queue = queue.run_queue();
     let now = run_queue.clock();
     let number = run_queue.cpu();
-    let comes = Comes { pid: next.pid(), cgroup: next.cgroup().key, queue: next.cfs_rq() };
+    let (comes, left) = (next.css_set(), prev.css_set());
+    let queue_of_next = next.cfs_rq();
     let Some(cpu) = Cpu::get(number) else { return 0 };
+    let expected = cpu.current_pid() == prev.pid();
+    // Most switches of a storm are within one cgroup. A `css_set` that the leaving task was in all the time was not freed meanwhile, so
+    // that the same address is the same cgroup.
+    let same = expected && comes.address() == cpu.css_set() && comes.address() == left.address();
+    let cgroup = if same { Key(cpu.cgroup()) } else { comes.cgroup().key };
+    let pid = next.pid();
     let generation = cpu.generation();
     if cpu.turned() != generation {
         turn_over(number, generation, now);
@@ -43,7 +50,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let here = Here { cpu, number, generation, since: cpu.since(), now };
 
     let taken = Taken::since_last(cpu, run_queue);
-    if cpu.current_pid() == prev.pid() {
+    if expected {
         here.leave(&ctx, prev, queue);
     } else if here.since != 0 {
         here.untraced(&ctx, prev, queue);
@@ -51,28 +58,26 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     if taken.is_some() && here.since != 0 {
         book(number, taken.steal, taken.interrupt, here.since);
     }
-    cpu.set_current_pid(comes.pid);
+    cpu.set_current_pid(pid);
     cpu.set_since(now);
-    if comes.pid == 0 {
+    if pid == 0 {
         cpu.set_current(Key::NONE.0);
         blame::turn(cpu, number, now, Key::IDLE.0);
+    } else if same && cpu.current() == cgroup.0 {
+        cpu.victim().dispatched();
+        here.arrive(next, pid, queue_of_next);
+        if taken.is_some() {
+            blame::turn(cpu, number, now, cgroup.0);
+        }
     } else {
-        let claimed = here.enter(next, comes.cgroup);
-        here.arrive(next, comes.pid, comes.queue);
+        let claimed = here.enter(next, comes, cgroup);
+        here.arrive(next, pid, queue_of_next);
         blame::turn(cpu, number, now, cpu.current());
         if claimed != 0 {
             here.describe(&ctx, claimed, next);
         }
     }
     0
-}
-
-/// The task that is dispatched.
-#[derive(Clone, Copy)]
-struct Comes {
-    pid: u64,
-    cgroup: Key,
-    queue: CfsRq,
 }
 
 /// What the hypervisor and interrupts took from this CPU since its last switch, in nanoseconds.
@@ -163,17 +168,17 @@ impl Here {
             cpu.victim().ran(divided - since);
         }
         cpu.set_since(divided);
-        let claimed = self.enter(prev, prev.cgroup().key);
+        let css_set = prev.css_set();
+        let claimed = self.enter(prev, css_set, css_set.cgroup().key);
         if claimed != 0 {
             self.describe(ctx, claimed, prev);
         }
         let delay = prev.run_delay();
         if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
-            match place.since(pid, delay).or(if prev.pcount() == 1 { Some(delay) } else { None }) {
+            match place.since(pid, delay, delay).or(if prev.pcount() == 1 { Some(delay) } else { None }) {
                 Some(wait) => self.waited(prev, queue, divided.saturating_sub(wait), divided),
                 None => cpu.set_lost(cpu.lost() + 1),
             }
-            place.set(pid, delay);
         }
         blame::turn(cpu, number, divided, cpu.current());
         let slot = cpu.victim();
@@ -194,13 +199,12 @@ impl Here {
             self.waited(next, queue, queued, self.now);
         }
         let Some(place) = DelayRef::get(pid, kernel::delays_mask()) else { return };
-        let since = place.since(pid, delay);
+        let since = place.since(pid, delay, delay + wait);
         if since != Some(0) && delay != 0 {
             // Of a task that was never dispatched before, all there is; its place may be that of another, or of one that had its id.
             let before = if next.pcount() == 0 { delay } else { since.unwrap_or(0) };
             blame::migrated(self.cpu, self.number, before);
         }
-        place.set(pid, delay + wait);
     }
 
     /// A wait of the task that was just dispatched ended at `until`, this CPU's last switch.
@@ -220,8 +224,10 @@ impl Here {
 
     /// A task is dispatched: its slot is that of the victim, should it have waited. Returns what [`Here::describe`] wants.
     #[inline(always)]
-    fn enter(self, task: Task, cgroup: Key) -> u64 {
+    fn enter(self, task: Task, css_set: CssSet, cgroup: Key) -> u64 {
         let Here { cpu, number, generation, .. } = self;
+        cpu.set_css_set(css_set.address());
+        cpu.set_cgroup(cgroup.0);
         let split = cpu.in_focus(cgroup) && cpu.processes() < MAX_PROCESSES;
         let key = if split { task.process() } else { cgroup };
         let (index, slot, fresh) = cpu.find(number, generation, key);
@@ -247,7 +253,7 @@ impl Here {
             return warn!(ctx, "scheduler table full: a cgroup goes to the row ~other until the next reading");
         }
         let slot = self.cpu.slot(self.generation, claimed - 1);
-        let cgroup = task.cgroup();
+        let cgroup = task.css_set().cgroup();
         if cgroup.key.0 == slot.key() {
             slot.set_parent(cgroup.parent());
         } else if task.process().0 == slot.key() {
@@ -267,6 +273,8 @@ pub(crate) extern "C" fn turn_over(number: u32, generation: u64, now: u64) -> u6
     cpu.set_turned_current(cpu.current());
     cpu.set_turned_since(cpu.since());
     cpu.set_processes(0);
+    // Whether it is in focus is to be asked again.
+    cpu.set_css_set(0);
     if cpu.current() != Key::NONE.0 {
         // Its task may be somewhere else by now, but the slot of the dispatch has its description. It may lie in the place of the new one.
         let former = cpu.slot(cpu.turned(), cpu.current_slot());

@@ -49,7 +49,7 @@ extern "C" fn tasks(context: *mut c_void) -> i32 {
         nvcsw: task.nvcsw(),
         nivcsw: task.nivcsw(),
         nr_migrations: task.nr_migrations(),
-        key: task.cgroup().key.0,
+        key: task.css_set().cgroup().key.0,
         throttled_since: task.throttled_since(),
         dead_utime: signal.utime(),
         dead_stime: signal.stime(),
