@@ -330,6 +330,11 @@ pod! {
     }
 }
 
+impl Offsets {
+    /// In the object, the operand that stands for the first of these numbers; the others follow.
+    pub const PLACEHOLDER: i32 = 0x0b5e_0000;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -149,3 +149,8 @@ pod! {
         pub signal_nivcsw: u64,
     }
 }
+
+impl TaskOffsets {
+    /// In the object, the operand that stands for the first of these numbers; the others follow.
+    pub const PLACEHOLDER: i32 = 0x0b5e_0100;
+}

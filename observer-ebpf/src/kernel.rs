@@ -12,52 +12,75 @@ use observer_common::pod;
 use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::TaskOffsets;
 
-/// Set by user space before the load (`collect/bpf/offsets.rs`); frozen read-only, so that the verifier knows every value.
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = pod::zeroed();
-
-/// The same for the task family.
-#[unsafe(no_mangle)]
-static TASK_OFFSETS: TaskOffsets = pod::zeroed();
-
-macro_rules! offset {
+/// Offsets are immediate operands: user space finds each by its placeholder and writes what it is on this kernel
+/// (`collect/bpf/operands.rs`). Read from a map it would be a load and a register more for every load of a kernel field.
+macro_rules! operand {
+    (task $field:ident) => {
+        TaskOffsets::PLACEHOLDER + (core::mem::offset_of!(TaskOffsets, $field) / size_of::<u64>()) as i32
+    };
     ($field:ident) => {
-        // SAFETY: a read of a static; volatile, so that the compiler does not fold the zero of before the load.
-        unsafe { (&raw const OFFSETS.$field).read_volatile() }
+        Offsets::PLACEHOLDER + (core::mem::offset_of!(Offsets, $field) / size_of::<u64>()) as i32
     };
 }
 
-macro_rules! task_offset {
-    ($field:ident) => {
-        // SAFETY: as above.
-        unsafe { (&raw const TASK_OFFSETS.$field).read_volatile() }
-    };
+/// What a placeholder stands for.
+macro_rules! value {
+    ($($field:ident)+) => {{
+        let value: u64;
+        // SAFETY: sets one register.
+        unsafe {
+            core::arch::asm!("{value} = {operand}", value = out(reg) value, operand = const operand!($($field)+),
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        value
+    }};
+}
+
+/// The place of a field in a kernel structure. Not `pure`: the compiler would keep places on the stack for later, which costs more than to
+/// add again.
+macro_rules! at {
+    ($base:expr, $($field:ident)+) => {{
+        let base: *const c_void = $base;
+        let place: *const c_void;
+        // SAFETY: adds to one register.
+        unsafe {
+            core::arch::asm!("{place} += {operand}", place = inout(reg) base => place, operand = const operand!($($field)+),
+                options(nomem, nostack, preserves_flags));
+        }
+        place
+    }};
 }
 
 /// Does `sched_switch` tell the leaving task's state?
 #[inline(always)]
 pub(crate) fn switch_has_state() -> bool {
-    offset!(switch_has_state) != 0
+    value!(switch_has_state) != 0
 }
 
 /// Does the kernel tell how long a quota stopped a `cfs_rq`?
 #[inline(always)]
 pub(crate) fn cfs_rq_has_throttled() -> bool {
-    offset!(cfs_rq_throttled) != 0
+    value!(cfs_rq_throttled) != 0
 }
 
 /// Places in the memory of tasks, less one.
 #[inline(always)]
 pub(crate) fn delays_mask() -> u64 {
-    offset!(delays_mask)
+    value!(delays_mask)
 }
 
-/// Loads a `T` at `offset` of a kernel structure.
+/// Loads a `T` of a kernel structure.
 #[inline(always)]
-fn load<T: Copy>(base: *const c_void, offset: u64) -> T {
-    // SAFETY: base is a typed kernel pointer; the verifier refuses any load outside the structure or of another type, and the
-    // kernel's fault handler turns a load through a stale pointer into zero.
-    unsafe { base.cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
+fn load<T: Copy>(place: *const c_void) -> T {
+    // SAFETY: within a typed kernel pointer's structure; the verifier refuses any load outside of it or of another type, and the kernel's
+    // fault handler turns a load through a stale pointer into zero.
+    unsafe { place.cast::<T>().read_volatile() }
+}
+
+/// The place some bytes on.
+#[inline(always)]
+fn after(place: *const c_void, bytes: usize) -> *const c_void {
+    place.wrapping_byte_add(bytes)
 }
 
 /// `struct task_struct`.
@@ -68,49 +91,50 @@ impl Task {
     /// The thread's id; 0 for the idle task.
     #[inline(always)]
     pub(crate) fn pid(self) -> u64 {
-        u64::from(load::<u32>(self.0, offset!(task_pid)))
+        u64::from(load::<u32>(at!(self.0, task_pid)))
     }
 
     /// Low word of the task's state; 0 is runnable.
     #[inline(always)]
     pub(crate) fn state(self) -> u32 {
-        load(self.0, offset!(task_state))
+        load(at!(self.0, task_state))
     }
 
     /// The queue of its cgroup on its CPU.
     #[inline(always)]
     pub(crate) fn cfs_rq(self) -> CfsRq {
-        CfsRq(load(self.0, offset!(task_cfs_rq)))
+        CfsRq(load(at!(self.0, task_cfs_rq)))
     }
 
     /// All that it ever waited on run queues.
     #[inline(always)]
     pub(crate) fn run_delay(self) -> u64 {
-        load(self.0, offset!(task_run_delay))
+        load(at!(self.0, task_run_delay))
     }
 
     /// Its name, 16 bytes ending in zeros.
     #[inline(always)]
     pub(crate) fn comm(self) -> [u64; 2] {
-        [load(self.0, offset!(task_comm)), load(self.0, offset!(task_comm) + 8)]
+        let comm = at!(self.0, task_comm);
+        [load(comm), load(after(comm, 8))]
     }
 
     /// The first thread of its process.
     #[inline(always)]
     pub(crate) fn leader(self) -> Task {
-        Task(load(self.0, offset!(task_group_leader)))
+        Task(load(at!(self.0, task_group_leader)))
     }
 
     /// The process's id.
     #[inline(always)]
     pub(crate) fn tgid(self) -> u32 {
-        load(self.0, offset!(task_tgid))
+        load(at!(self.0, task_tgid))
     }
 
     /// When it was made, in nanoseconds on the monotonic clock.
     #[inline(always)]
     pub(crate) fn start_time(self) -> u64 {
-        load(self.0, offset!(task_start_time))
+        load(at!(self.0, task_start_time))
     }
 
     /// The key of its process.
@@ -122,25 +146,25 @@ impl Task {
     /// Run-queue clock when it began to wait; 0 when it does not.
     #[inline(always)]
     pub(crate) fn last_queued(self) -> u64 {
-        load(self.0, offset!(task_last_queued))
+        load(at!(self.0, task_last_queued))
     }
 
     /// Run-queue clock when it was last dispatched.
     #[inline(always)]
     pub(crate) fn last_arrival(self) -> u64 {
-        load(self.0, offset!(task_last_arrival))
+        load(at!(self.0, task_last_arrival))
     }
 
     /// How often it was dispatched after a wait.
     #[inline(always)]
     pub(crate) fn pcount(self) -> u64 {
-        load(self.0, offset!(task_pcount))
+        load(at!(self.0, task_pcount))
     }
 
     /// The cgroups that it is in, one of each hierarchy.
     #[inline(always)]
     pub(crate) fn css_set(self) -> CssSet {
-        CssSet(load(self.0, offset!(task_cgroups)))
+        CssSet(load(at!(self.0, task_cgroups)))
     }
 }
 
@@ -159,15 +183,15 @@ impl CssSet {
     /// hierarchy if that is not the root, else the root.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> Cgroup {
-        let cgroup = load(self.0, offset!(css_set_dfl_cgrp));
+        let cgroup = load(at!(self.0, css_set_dfl_cgrp));
         let id = cgroup_id(cgroup);
         if id != ROOT_ID {
             return Cgroup { key: Key::v2(id), pointer: cgroup };
         }
-        if offset!(css_set_cpu) != 0 {
+        if value!(css_set_cpu) != 0 {
             // On a pure v2 host this is the default hierarchy's root once more.
-            let css = load(self.0, offset!(css_set_cpu));
-            let cgroup = load(css, offset!(css_cgroup));
+            let css = load(at!(self.0, css_set_cpu));
+            let cgroup = load(at!(css, css_cgroup));
             let id = cgroup_id(cgroup);
             if id != ROOT_ID {
                 return Cgroup { key: Key::cpu(id), pointer: cgroup };
@@ -185,13 +209,13 @@ impl CfsRq {
     /// The run queue that it is part of.
     #[inline(always)]
     pub(crate) fn run_queue(self) -> RunQueue {
-        RunQueue(load(self.0, offset!(cfs_rq_rq)))
+        RunQueue(load(at!(self.0, cfs_rq_rq)))
     }
 
     /// How long a quota, its cgroup's own or an ancestor's, has stopped it so far; 0 where the kernel does not tell.
     #[inline(always)]
     pub(crate) fn throttled(self) -> u64 {
-        if cfs_rq_has_throttled() { load(self.0, offset!(cfs_rq_throttled)) } else { 0 }
+        if cfs_rq_has_throttled() { load(at!(self.0, cfs_rq_throttled)) } else { 0 }
     }
 
     /// Tells it from others.
@@ -206,94 +230,94 @@ impl Task {
     /// The parent process's id.
     #[inline(always)]
     pub(crate) fn ppid(self) -> u32 {
-        Task(load(self.0, task_offset!(real_parent))).tgid()
+        Task(load(at!(self.0, task real_parent))).tgid()
     }
 
     /// `PF_*`.
     #[inline(always)]
     pub(crate) fn flags(self) -> u32 {
-        load(self.0, task_offset!(flags))
+        load(at!(self.0, task flags))
     }
 
     /// Zombie or dead, or 0.
     #[inline(always)]
     pub(crate) fn exit_state(self) -> u32 {
-        load(self.0, task_offset!(exit_state))
+        load(at!(self.0, task exit_state))
     }
 
     /// Whether it holds a CPU.
     #[inline(always)]
     pub(crate) fn on_cpu(self) -> u32 {
-        if task_offset!(on_cpu) == 0 {
+        if value!(task on_cpu) == 0 {
             0
-        } else if task_offset!(on_cpu_is_byte) != 0 {
-            u32::from(load::<u8>(self.0, task_offset!(on_cpu)))
+        } else if value!(task on_cpu_is_byte) != 0 {
+            u32::from(load::<u8>(at!(self.0, task on_cpu)))
         } else {
-            load(self.0, task_offset!(on_cpu))
+            load(at!(self.0, task on_cpu))
         }
     }
 
     /// Its priority.
     #[inline(always)]
     pub(crate) fn prio(self) -> u32 {
-        load(self.0, task_offset!(prio))
+        load(at!(self.0, task prio))
     }
 
     /// Its effective user.
     #[inline(always)]
     pub(crate) fn uid(self) -> u32 {
-        load(load(self.0, task_offset!(cred)), task_offset!(cred_euid))
+        load(at!(load(at!(self.0, task cred)), task cred_euid))
     }
 
     /// Time in user space.
     #[inline(always)]
     pub(crate) fn utime(self) -> u64 {
-        load(self.0, task_offset!(utime))
+        load(at!(self.0, task utime))
     }
 
     /// Time in the kernel.
     #[inline(always)]
     pub(crate) fn stime(self) -> u64 {
-        load(self.0, task_offset!(stime))
+        load(at!(self.0, task stime))
     }
 
     /// Time on a CPU.
     #[inline(always)]
     pub(crate) fn sum_exec_runtime(self) -> u64 {
-        load(self.0, task_offset!(sum_exec_runtime))
+        load(at!(self.0, task sum_exec_runtime))
     }
 
     /// Times it gave up the CPU.
     #[inline(always)]
     pub(crate) fn nvcsw(self) -> u64 {
-        load(self.0, task_offset!(nvcsw))
+        load(at!(self.0, task nvcsw))
     }
 
     /// Times the CPU was taken from it.
     #[inline(always)]
     pub(crate) fn nivcsw(self) -> u64 {
-        load(self.0, task_offset!(nivcsw))
+        load(at!(self.0, task nivcsw))
     }
 
     /// Times it was moved to another CPU.
     #[inline(always)]
     pub(crate) fn nr_migrations(self) -> u64 {
-        if task_offset!(nr_migrations) == 0 { 0 } else { load(self.0, task_offset!(nr_migrations)) }
+        if value!(task nr_migrations) == 0 { 0 } else { load(at!(self.0, task nr_migrations)) }
     }
 
     /// Since when its group is throttled on its CPU.
     #[inline(always)]
     pub(crate) fn throttled_since(self) -> u64 {
-        if task_offset!(throttled_clock_self) == 0 {
+        if value!(task throttled_clock_self) == 0 {
             return 0;
         }
-        load(self.cfs_rq().0, task_offset!(throttled_clock_self))
+        load(at!(self.cfs_rq().0, task throttled_clock_self))
     }
 
     /// What the threads of its process share.
     #[inline(always)]
     pub(crate) fn signal(self) -> Signal {
-        Signal(load(self.0, task_offset!(signal)))
+        Signal(load(at!(self.0, task signal)))
     }
 }
 
@@ -305,31 +329,31 @@ impl Signal {
     /// Time in user space.
     #[inline(always)]
     pub(crate) fn utime(self) -> u64 {
-        load(self.0, task_offset!(signal_utime))
+        load(at!(self.0, task signal_utime))
     }
 
     /// Time in the kernel.
     #[inline(always)]
     pub(crate) fn stime(self) -> u64 {
-        load(self.0, task_offset!(signal_stime))
+        load(at!(self.0, task signal_stime))
     }
 
     /// Time on a CPU.
     #[inline(always)]
     pub(crate) fn runtime(self) -> u64 {
-        load(self.0, task_offset!(signal_runtime))
+        load(at!(self.0, task signal_runtime))
     }
 
     /// Times they gave up the CPU.
     #[inline(always)]
     pub(crate) fn nvcsw(self) -> u64 {
-        load(self.0, task_offset!(signal_nvcsw))
+        load(at!(self.0, task signal_nvcsw))
     }
 
     /// Times the CPU was taken from them.
     #[inline(always)]
     pub(crate) fn nivcsw(self) -> u64 {
-        load(self.0, task_offset!(signal_nivcsw))
+        load(at!(self.0, task signal_nivcsw))
     }
 }
 
@@ -341,15 +365,15 @@ impl Iteration {
     /// The task whose turn it is; `None` when all had theirs.
     #[inline(always)]
     pub(crate) fn task(self) -> Option<Task> {
-        let task: *const c_void = load(self.0, 8);
+        let task: *const c_void = load(after(self.0, 8));
         if task.is_null() { None } else { Some(Task(task)) }
     }
 
     /// Appends a record to what the reader gets. The kernel sees when there is no room left, and repeats this task for the next read.
     #[inline(always)]
     pub(crate) fn write<T: pod::Pod>(self, record: &T) {
-        let meta: *const c_void = load(self.0, 0);
-        let seq: *mut c_void = load(meta, 0);
+        let meta: *const c_void = load(self.0);
+        let seq: *mut c_void = load(meta);
         // SAFETY: a typed pointer from the context, and a record on the stack without padding.
         unsafe { bpf_seq_write(seq.cast(), (&raw const *record).cast(), size_of::<T>() as u32) };
     }
@@ -363,25 +387,25 @@ impl RunQueue {
     /// Its clock in nanoseconds: wall time since boot as this CPU sees it.
     #[inline(always)]
     pub(crate) fn clock(self) -> u64 {
-        load(self.0, offset!(rq_clock))
+        load(at!(self.0, rq_clock))
     }
 
     /// What the hypervisor has taken from this CPU so far, in nanoseconds; `None` where the kernel does not account it.
     #[inline(always)]
     pub(crate) fn steal(self) -> Option<u64> {
-        if offset!(rq_steal) == 0 { None } else { Some(load(self.0, offset!(rq_steal))) }
+        if value!(rq_steal) == 0 { None } else { Some(load(at!(self.0, rq_steal))) }
     }
 
     /// What interrupts have taken from this CPU so far, in nanoseconds; `None` where the kernel does not account it.
     #[inline(always)]
     pub(crate) fn interrupt(self) -> Option<u64> {
-        if offset!(rq_interrupt) == 0 { None } else { Some(load(self.0, offset!(rq_interrupt))) }
+        if value!(rq_interrupt) == 0 { None } else { Some(load(at!(self.0, rq_interrupt))) }
     }
 
     /// Number of its CPU.
     #[inline(always)]
     pub(crate) fn cpu(self) -> u32 {
-        load(self.0, offset!(rq_cpu))
+        load(at!(self.0, rq_cpu))
     }
 }
 
@@ -400,8 +424,8 @@ impl Cgroup {
         if self.key == Key::ROOT {
             return 0;
         }
-        let css = load(self.pointer, offset!(cgroup_parent));
-        let id = cgroup_id(load(css, offset!(css_cgroup)));
+        let css = load(at!(self.pointer, cgroup_parent));
+        let id = cgroup_id(load(at!(css, css_cgroup)));
         if id == ROOT_ID { Key::ROOT.0 } else { Key::new(self.key.kind(), id).0 }
     }
 }
@@ -411,6 +435,6 @@ const ROOT_ID: u64 = 1;
 
 #[inline(always)]
 fn cgroup_id(cgroup: *const c_void) -> u64 {
-    let kn = load(cgroup, offset!(cgroup_kn));
-    load(kn, offset!(kn_id))
+    let kn = load(at!(cgroup, cgroup_kn));
+    load(at!(kn, kn_id))
 }

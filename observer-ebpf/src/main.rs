@@ -4,6 +4,7 @@
 //! `kernel::TASK_OFFSETS` before the load.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod bench;
 mod blame;

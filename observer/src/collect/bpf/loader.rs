@@ -16,6 +16,7 @@ use observer_common::tasks::TaskOffsets;
 
 use super::btf::Missing;
 use super::offsets::{self, Lacking, OffsetsError};
+use super::operands;
 use super::sched::{Tables, delay_places};
 use super::tasks::Tasks;
 use crate::collect::Roots;
@@ -114,14 +115,12 @@ impl Programs {
         resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
-        let object = object()?;
-
         let task_offsets: TaskOffsets = resolved.tasks.clone().unwrap_or(pod::zeroed());
+        let mut object = object()?.into_owned();
+        operands::set(&mut object, &resolved.offsets, &task_offsets).map_err(|error| refused("cannot use the object", &error))?;
         let level = log_level();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
-            .override_global("OFFSETS", pod::bytes(&resolved.offsets), true)
-            .override_global("TASK_OFFSETS", pod::bytes(&task_offsets), true)
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("CPUS", cpus)
             .map_max_entries("DELAYS", delay_places(cpus))

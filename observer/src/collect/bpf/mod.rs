@@ -6,6 +6,7 @@ pub mod btf;
 pub mod focus;
 pub mod loader;
 pub mod offsets;
+mod operands;
 pub mod pending;
 pub mod sched;
 pub mod tasks;
