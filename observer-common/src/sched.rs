@@ -239,6 +239,14 @@ pod! {
         pub segment: u64,
         /// Address of the `cfs_rq` that a function was called for: a pointer may not be handed to it, but stored and read as a number.
         pub queue: u64,
+        /// Of a dispatch that was not reported, for the function that books it: how long a quota stopped the task's queue so far,
+        pub throttled: u64,
+        /// its `run_delay`,
+        pub delay: u64,
+        /// whether it was its first after a wait,
+        pub first: u64,
+        /// and whether its key is a process's.
+        pub split: u64,
         /// Processes that have a slot in this CPU's table of the generation `turned`.
         pub processes: u64,
         /// While a wait is divided: the longest stretch so far,

@@ -12,16 +12,14 @@
 use observer_common::blame::{LEVEL_SHIFT, LEVELS, SEGMENTS, SHARES, THROTTLINGS, WINDOW_SHIFT, WINDOWS, scaled};
 use observer_common::sched::Key;
 
-use crate::kernel::CfsRq;
 use crate::maps::{CellRef, Cpu, SegmentRef, WindowRef};
 
-/// Divides the wait of the task that was just dispatched. Returns who ran for its longest stretch.
+/// Divides the wait of the task that was just dispatched, whose queue, if a quota has ever stopped it, is this CPU's `queue`. Returns who
+/// ran for its longest stretch.
 #[inline(always)]
-pub(crate) fn blame(cpu: Cpu, number: u32, queue: CfsRq, queued: u64, now: u64) -> u64 {
-    let total = queue.throttled();
-    if total != 0 {
-        cpu.set_queue(queue.address());
-        return under_quota(number, total, queued);
+pub(crate) fn blame(cpu: Cpu, number: u32, throttled: u64, queued: u64, now: u64) -> u64 {
+    if throttled != 0 {
+        return under_quota(number, throttled, queued);
     }
     let newest = cpu.segment_at(cpu.segment());
     if newest.start() <= queued && !newest.is_cut() {
@@ -38,16 +36,6 @@ pub(crate) fn migrated(cpu: Cpu, number: u32, time: u64) {
     let slot = cpu.victim();
     slot.set_migrated(slot.migrated() + time);
     claim(number, Key::MIGRATED.0, time);
-}
-
-/// A task of a cgroup that a quota has stopped before leaves the CPU.
-#[inline(always)]
-pub(crate) fn left(cpu: Cpu, number: u32, queue: CfsRq, now: u64) {
-    let total = queue.throttled();
-    if total != 0 {
-        cpu.set_queue(queue.address());
-        left_under_quota(number, total, now);
-    }
 }
 
 /// From `start` on somebody else has the CPU, or the same one after all.
@@ -442,6 +430,7 @@ pub(crate) extern "C" fn under_quota(number: u32, total: u64, queued: u64) -> u6
     if throttled > longest { Key::THROTTLED.0 } else { culprit }
 }
 
+/// A task of a queue that a quota has stopped before leaves the CPU.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn left_under_quota(number: u32, total: u64, now: u64) -> u64 {

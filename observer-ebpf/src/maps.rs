@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "map values are reached by pointer; the kernel's verifier checks every access")]
 
 use aya_ebpf::{macros::map, maps::Array};
+use aya_log_ebpf::warn;
 use observer_common::blame::{
     CELL_PROBES, CELLS, Cell, LEVELS, SEGMENTS, SHARES, Segment, Share, THROTTLES, THROTTLINGS, Throttle, Throttling, WINDOWS,
     Window,
@@ -63,6 +64,10 @@ view! {
         cgroup / set_cgroup,
         segment / set_segment,
         queue / set_queue,
+        throttled / set_throttled,
+        delay / set_delay,
+        first / set_first,
+        split / set_split,
         processes / set_processes,
         longest / set_longest,
         culprit / set_culprit,
@@ -321,6 +326,8 @@ pub(crate) extern "C" fn search(cpu: u32, generation: u64, key: u64) -> u64 {
             return free;
         }
         key = Key::OTHER;
+        // Once a CPU and generation at the most.
+        warn!(&(), "scheduler table full: a cgroup goes to the row ~other until the next reading");
     }
     cpu.slot(generation, free).claim(generation, key);
     free | FRESH

@@ -12,7 +12,6 @@
 #![allow(unsafe_code, reason = "#[unsafe(no_mangle)] on global functions (see blame.rs); no unsafe block")]
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use aya_log_ebpf::warn;
 use observer_common::latency;
 use observer_common::sched::{Key, MAX_PROCESSES, OTHER_SLOT};
 use observer_common::tasks::TASK_DEAD;
@@ -34,13 +33,13 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let run_queue = queue.run_queue();
     let now = run_queue.clock();
     let number = run_queue.cpu();
-    let (comes, left) = (next.css_set(), prev.css_set());
+    let (comes, goes) = (next.css_set(), prev.css_set());
     let queue_of_next = next.cfs_rq();
     let Some(cpu) = Cpu::get(number) else { return 0 };
     let expected = cpu.current_pid() == prev.pid();
     // Most switches of a storm are within one cgroup. A `css_set` that the leaving task was in all the time was not freed meanwhile, so
     // that the same address is the same cgroup.
-    let same = expected && comes.address() == cpu.css_set() && comes.address() == left.address();
+    let same = expected && comes.address() == cpu.css_set() && comes.address() == goes.address();
     let cgroup = if same { Key(cpu.cgroup()) } else { comes.cgroup().key };
     let pid = next.pid();
     let generation = cpu.generation();
@@ -50,10 +49,9 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let here = Here { cpu, number, generation, since: cpu.since(), now };
 
     let taken = Taken::since_last(cpu, run_queue);
-    if expected {
-        here.leave(&ctx, prev, queue);
-    } else if here.since != 0 {
-        here.untraced(&ctx, prev, queue);
+    let known = if expected { here.ran() } else { here.untraced(prev, goes, queue) };
+    if known {
+        here.left(&ctx, prev, queue);
     }
     if taken.is_some() && here.since != 0 {
         book(number, taken.steal, taken.interrupt, here.since);
@@ -70,11 +68,14 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
             blame::turn(cpu, number, now, cgroup.0);
         }
     } else {
-        let claimed = here.enter(next, comes, cgroup);
+        let (key, split) = here.party(next, cgroup);
+        cpu.set_css_set(comes.address());
+        cpu.set_cgroup(cgroup.0);
+        let claimed = enter(cpu, number, key, split);
         here.arrive(next, pid, queue_of_next);
-        blame::turn(cpu, number, now, cpu.current());
+        blame::turn(cpu, number, now, key.0);
         if claimed != 0 {
-            here.describe(&ctx, claimed, next);
+            here.describe(claimed, next, comes);
         }
     }
     0
@@ -119,25 +120,31 @@ struct Here {
 }
 
 impl Here {
-    /// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched.
+    /// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched. Returns
+    /// whether there was one.
     #[inline(always)]
-    fn leave(self, ctx: &BtfTracePointContext, prev: Task, queue: CfsRq) {
-        if self.cpu.current() != Key::NONE.0 {
-            let slot = self.cpu.victim();
-            slot.ran(self.now - self.since);
-            self.left(ctx, slot, prev, queue);
+    fn ran(self) -> bool {
+        let somebody = self.cpu.current() != Key::NONE.0;
+        if somebody {
+            self.cpu.victim().ran(self.now - self.since);
         }
+        somebody
     }
 
     /// Books how a run ended.
     #[inline(always)]
-    fn left(self, ctx: &BtfTracePointContext, slot: SlotRef, prev: Task, queue: CfsRq) {
+    fn left(self, ctx: &BtfTracePointContext, prev: Task, queue: CfsRq) {
+        let slot = self.cpu.victim();
         let preempt: u64 = ctx.arg(0);
         let state: u32 = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
         let preempted = preempt & 1 != 0 || state == 0;
         slot.left(preempted);
         if preempted {
-            blame::left(self.cpu, self.number, queue, self.now);
+            let throttled = queue.throttled();
+            if throttled != 0 {
+                self.cpu.set_queue(queue.address());
+                blame::left_under_quota(self.number, throttled, self.now);
+            }
         } else if state & TASK_DEAD != 0 {
             slot.set_exited(slot.exited() + prev.run_delay());
             let pid = prev.pid();
@@ -148,42 +155,40 @@ impl Here {
     }
 
     /// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of
-    /// tasks that they protect). The kernel's own stamp of the dispatch divides the time between the two; the wait before it is what the
-    /// task's `run_delay` has grown by since it was last dispatched.
+    /// tasks that they protect). The kernel's own stamp of the dispatch divides the time between the two. Returns whether the leaving
+    /// task's run is known.
     #[cold]
     #[inline(always)]
-    fn untraced(self, ctx: &BtfTracePointContext, prev: Task, queue: CfsRq) {
+    fn untraced(self, prev: Task, css_set: CssSet, queue: CfsRq) -> bool {
         let Here { cpu, number, since, now, .. } = self;
+        if since == 0 {
+            return false;
+        }
         cpu.set_untraced(cpu.untraced() + 1);
         let pid = prev.pid();
         if pid == 0 {
             // Nobody stamps the moment when a CPU goes idle: that run is lost, too, rather than the idle time booked to it.
             cpu.set_lost(cpu.lost() + 1);
             cpu.set_current(Key::NONE.0);
-            return blame::turn(cpu, number, since, Key::UNKNOWN.0);
+            blame::turn(cpu, number, since, Key::UNKNOWN.0);
+            return false;
         }
         let arrival = prev.last_arrival();
         let divided = if arrival < since || arrival > now { now } else { arrival };
-        if cpu.current() != Key::NONE.0 {
-            cpu.victim().ran(divided - since);
+        let (key, split) = self.party(prev, css_set.cgroup().key);
+        cpu.set_queue(queue.address());
+        cpu.set_throttled(queue.throttled());
+        cpu.set_delay(prev.run_delay());
+        cpu.set_first(u64::from(prev.pcount() == 1));
+        cpu.set_split(u64::from(split));
+        let claimed = untraced(number, pid, key.0, divided, now);
+        if claimed & LONGEST != 0 {
+            cpu.victim().set_longest_comm(prev.comm());
         }
-        cpu.set_since(divided);
-        let css_set = prev.css_set();
-        let claimed = self.enter(prev, css_set, css_set.cgroup().key);
-        if claimed != 0 {
-            self.describe(ctx, claimed, prev);
+        if claimed & !LONGEST != 0 {
+            self.describe(claimed & !LONGEST, prev, css_set);
         }
-        let delay = prev.run_delay();
-        if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
-            match place.since(pid, delay, delay).or(if prev.pcount() == 1 { Some(delay) } else { None }) {
-                Some(wait) => self.waited(prev, queue, divided.saturating_sub(wait), divided),
-                None => cpu.set_lost(cpu.lost() + 1),
-            }
-        }
-        blame::turn(cpu, number, divided, cpu.current());
-        let slot = cpu.victim();
-        slot.ran(now - divided);
-        self.left(ctx, slot, prev, queue);
+        true
     }
 
     /// The task that was just dispatched may have waited here, and before that on another queue: the kernel adds that part to its
@@ -196,7 +201,13 @@ impl Here {
         if queued != 0 {
             // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
             wait = self.now.saturating_sub(queued);
-            self.waited(next, queue, queued, self.now);
+            let throttled = queue.throttled();
+            if throttled != 0 {
+                self.cpu.set_queue(queue.address());
+            }
+            if waited(self.cpu, self.number, pid, throttled, queued, self.now) {
+                self.cpu.victim().set_longest_comm(next.comm());
+            }
         }
         let Some(place) = DelayRef::get(pid, kernel::delays_mask()) else { return };
         let since = place.since(pid, delay, delay + wait);
@@ -207,53 +218,19 @@ impl Here {
         }
     }
 
-    /// A wait of the task that was just dispatched ended at `until`, this CPU's last switch.
+    /// To whom a task's time is booked: its cgroup, or its process when that is in focus. Tells which.
     #[inline(always)]
-    fn waited(self, task: Task, queue: CfsRq, queued: u64, until: u64) {
-        let slot = self.cpu.victim();
-        let wait = until.saturating_sub(queued);
-        slot.waited(wait, latency::bucket(wait));
-        let culprit = blame::blame(self.cpu, self.number, queue, queued, until);
-        if wait > slot.longest() {
-            slot.set_longest(wait);
-            slot.set_longest_tid(task.pid());
-            slot.set_longest_comm(task.comm());
-            slot.set_longest_culprit(culprit);
-        }
-    }
-
-    /// A task is dispatched: its slot is that of the victim, should it have waited. Returns what [`Here::describe`] wants.
-    #[inline(always)]
-    fn enter(self, task: Task, css_set: CssSet, cgroup: Key) -> u64 {
-        let Here { cpu, number, generation, .. } = self;
-        cpu.set_css_set(css_set.address());
-        cpu.set_cgroup(cgroup.0);
-        let split = cpu.in_focus(cgroup) && cpu.processes() < MAX_PROCESSES;
-        let key = if split { task.process() } else { cgroup };
-        let (index, slot, fresh) = cpu.find(number, generation, key);
-        slot.dispatched();
-        cpu.set_current(key.0);
-        cpu.set_current_slot(index);
-        if !fresh {
-            return 0;
-        }
-        if split {
-            cpu.set_processes(cpu.processes() + 1);
-        }
-        index + 1
+    fn party(self, task: Task, cgroup: Key) -> (Key, bool) {
+        if self.cpu.in_focus(cgroup) && self.cpu.processes() < MAX_PROCESSES { (task.process(), true) } else { (cgroup, false) }
     }
 
     /// Writes into a slot that was just claimed (its index and one) to whom its counts go when nobody can tell any more: a cgroup's
     /// parent; a process's cgroup and name.
     #[cold]
     #[inline(always)]
-    fn describe(self, ctx: &BtfTracePointContext, claimed: u64, task: Task) {
-        if claimed > OTHER_SLOT as u64 {
-            // Once a CPU and generation at the most.
-            return warn!(ctx, "scheduler table full: a cgroup goes to the row ~other until the next reading");
-        }
+    fn describe(self, claimed: u64, task: Task, css_set: CssSet) {
         let slot = self.cpu.slot(self.generation, claimed - 1);
-        let cgroup = task.css_set().cgroup();
+        let cgroup = css_set.cgroup();
         if cgroup.key.0 == slot.key() {
             slot.set_parent(cgroup.parent());
         } else if task.process().0 == slot.key() {
@@ -261,6 +238,70 @@ impl Here {
             slot.set_comm(task.leader().comm());
         }
     }
+}
+
+/// A task is dispatched: its slot is that of the victim, should it have waited. Returns what [`Here::describe`] wants, 0 for nothing.
+#[inline(always)]
+fn enter(cpu: Cpu, number: u32, key: Key, split: bool) -> u64 {
+    let (index, slot, fresh) = cpu.find(number, cpu.turned(), key);
+    slot.dispatched();
+    cpu.set_current(key.0);
+    cpu.set_current_slot(index);
+    if !fresh || index >= OTHER_SLOT as u64 {
+        return 0;
+    }
+    if split {
+        cpu.set_processes(cpu.processes() + 1);
+    }
+    index + 1
+}
+
+/// A wait of the task that was just dispatched ended at `until`, this CPU's last switch. `throttled` is how long a quota has stopped its
+/// queue so far. Returns whether it is its party's longest one, whose `comm` is wanted.
+#[inline(always)]
+fn waited(cpu: Cpu, number: u32, pid: u64, throttled: u64, queued: u64, until: u64) -> bool {
+    let slot = cpu.victim();
+    let wait = until.saturating_sub(queued);
+    slot.waited(wait, latency::bucket(wait));
+    let culprit = blame::blame(cpu, number, throttled, queued, until);
+    let longest = wait > slot.longest();
+    if longest {
+        slot.set_longest(wait);
+        slot.set_longest_tid(pid);
+        slot.set_longest_culprit(culprit);
+    }
+    longest
+}
+
+/// In the result of [`untraced`]: the wait was its party's longest one.
+const LONGEST: u64 = 1 << 32;
+
+/// Books a dispatch at `divided` that was not reported, of a task that leaves at `now`: the run before it, its own, and the wait before that,
+/// which is what the task's `run_delay` has grown by since it was last dispatched. The caller wrote the rest into this CPU's state.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn untraced(number: u32, pid: u64, key: u64, divided: u64, now: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    if cpu.current() != Key::NONE.0 {
+        cpu.victim().ran(divided - cpu.since());
+    }
+    cpu.set_since(divided);
+    cpu.set_css_set(0);
+    let mut claimed = enter(cpu, number, Key(key), cpu.split() != 0);
+    let delay = cpu.delay();
+    if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
+        match place.since(pid, delay, delay).or(if cpu.first() != 0 { Some(delay) } else { None }) {
+            Some(wait) => {
+                if waited(cpu, number, pid, cpu.throttled(), divided.saturating_sub(wait), divided) {
+                    claimed |= LONGEST;
+                }
+            }
+            None => cpu.set_lost(cpu.lost() + 1),
+        }
+    }
+    blame::turn(cpu, number, divided, key);
+    cpu.victim().ran(now - divided);
+    claimed
 }
 
 /// The first switch of a generation. It keeps who ran when the generation began, and since when, so that user space can tell the run
