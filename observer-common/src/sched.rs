@@ -196,6 +196,11 @@ pub const fn focus_place(key: Key) -> usize {
     (key.0 ^ (key.0 >> 50)) as usize & (FOCUS_PLACES - 1)
 }
 
+/// A cgroup's bit in [`CpuState::focused`].
+pub const fn focus_bit(key: Key) -> u64 {
+    1 << (key.0 & 63)
+}
+
 pod! {
     /// What one CPU counted in one generation.
     pub struct Table {
@@ -209,52 +214,55 @@ pod! {
 pod! {
     /// One CPU's whole state.
     pub struct CpuState {
+        // What every switch reads or writes is in two or three cache lines.
         /// Written by user space only: which of the two tables the hook works in (its lowest bit), and which slots of it count.
         pub generation: u64,
+        /// The generation of this CPU's last switch.
+        pub turned: u64,
+        /// Written by user space only: bit [`focus_bit`] of each cgroup in focus. Most cgroups need no more than a look at this.
+        pub focused: u64,
         /// Run-queue clock of this CPU's last switch.
         pub since: u64,
         /// Who runs now ([`Key`]); 0 for the idle task and before the first switch.
         pub current: u64,
         /// Index of the slot of `current` in the table of the generation `turned`.
         pub current_slot: u64,
-        /// Look-ups that found no slot and were booked to [`Key::OTHER`].
-        pub overflows: u64,
         /// Thread id of who runs now; 0 for the idle task.
         pub current_pid: u64,
+        /// Number of the newest segment; its place is this modulo [`SEGMENTS`].
+        pub segment: u64,
+        /// Address of the `css_set` that was last looked up for a dispatch, 0 when the next one has to be, whatever it is;
+        pub css_set: u64,
+        /// and its cgroup ([`Key`]).
+        pub cgroup: u64,
+        /// Whether the key of the last dispatch is a process's.
+        pub split: u64,
+        /// The run queue's steal clock at the last switch.
+        pub steal: u64,
+        /// Its interrupt clock then.
+        pub interrupt: u64,
+        /// Look-ups that found no slot and were booked to [`Key::OTHER`].
+        pub overflows: u64,
         /// Switches that the kernel did not report: the task that leaves is not the one that was last seen to come. The run of the dispatch in
         /// between is known, and the wait before it by the growth of its `run_delay`.
         pub untraced: u64,
         /// The untraced ones that took something with them: the wait of a task that was not remembered, or the run of a task after which
         /// the CPU went idle.
         pub lost: u64,
-        /// The run queue's steal clock at the last switch.
-        pub steal: u64,
-        /// Its interrupt clock then.
-        pub interrupt: u64,
-        /// Address of the `css_set` that was last looked up for a dispatch, 0 when the next one has to be, whatever it is;
-        pub css_set: u64,
-        /// and its cgroup ([`Key`]).
-        pub cgroup: u64,
-        /// Number of the newest segment; its place is this modulo [`SEGMENTS`].
-        pub segment: u64,
         /// Address of the `cfs_rq` that a function was called for: a pointer may not be handed to it, but stored and read as a number.
         pub queue: u64,
         /// Of a dispatch that was not reported, for the function that books it: how long a quota stopped the task's queue so far,
         pub throttled: u64,
         /// its `run_delay`,
         pub delay: u64,
-        /// whether it was its first after a wait,
+        /// and whether it was its first after a wait.
         pub first: u64,
-        /// and whether its key is a process's.
-        pub split: u64,
         /// Processes that have a slot in this CPU's table of the generation `turned`.
         pub processes: u64,
         /// While a wait is divided: the longest stretch so far,
         pub longest: u64,
         /// and whose it is ([`Key`]).
         pub culprit: u64,
-        /// The generation of this CPU's last switch.
-        pub turned: u64,
         /// Run-queue clock of the first switch of that generation.
         pub turned_at: u64,
         /// Who ran when that generation began ([`Key`]), 0 for the idle task, and

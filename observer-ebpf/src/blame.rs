@@ -12,19 +12,19 @@
 use observer_common::blame::{LEVEL_SHIFT, LEVELS, SEGMENTS, SHARES, THROTTLINGS, WINDOW_SHIFT, WINDOWS, scaled};
 use observer_common::sched::Key;
 
-use crate::maps::{CellRef, Cpu, SegmentRef, WindowRef};
+use crate::maps::{CellRef, Cpu, SegmentRef, SlotRef, WindowRef};
 
 /// Divides the wait of the task that was just dispatched, whose queue, if a quota has ever stopped it, is this CPU's `queue`. Returns who
 /// ran for its longest stretch.
 #[inline(always)]
-pub(crate) fn blame(cpu: Cpu, number: u32, throttled: u64, queued: u64, now: u64) -> u64 {
+pub(crate) fn blame(cpu: Cpu, number: u32, slot: SlotRef, throttled: u64, queued: u64, now: u64) -> u64 {
     if throttled != 0 {
         return under_quota(number, throttled, queued);
     }
     let newest = cpu.segment_at(cpu.segment());
     if newest.start() <= queued && !newest.is_cut() {
         let owner = newest.owner();
-        charge(cpu, number, owner, now.saturating_sub(queued));
+        charge(cpu, number, (slot.generation(), slot.key()), owner, now.saturating_sub(queued));
         return owner;
     }
     walk(number, queued, now)
@@ -112,6 +112,8 @@ pub(crate) extern "C" fn age(number: u32) -> u64 {
     if taken != 0 {
         add(window, Key::HYPERVISOR.0, steal);
         add(window, Key::INTERRUPT.0, interrupt);
+        oldest.set_steal(0);
+        oldest.set_interrupt(0);
     }
     0
 }
@@ -206,13 +208,7 @@ fn add(window: WindowRef, owner: u64, time: u64) {
 
 /// Books time to the victim's cell with a culprit.
 #[inline(always)]
-fn charge(cpu: Cpu, number: u32, culprit: u64, time: u64) {
-    charge_to(cpu, number, (cpu.turned(), cpu.current()), culprit, time);
-}
-
-/// As [`charge`], with this CPU's generation and victim at hand.
-#[inline(always)]
-fn charge_to(cpu: Cpu, number: u32, (generation, victim): (u64, u64), culprit: u64, time: u64) {
+fn charge(cpu: Cpu, number: u32, (generation, victim): (u64, u64), culprit: u64, time: u64) {
     let cell = cpu.cell(generation, CellRef::home(victim, culprit));
     if cell.is(generation, victim, culprit) {
         return cell.set_time(cell.time() + time);
@@ -228,7 +224,8 @@ pub(crate) extern "C" fn claim(number: u32, culprit: u64, time: u64) -> u64 {
     if time == 0 {
         return 0;
     }
-    let (generation, victim) = (cpu.turned(), cpu.current());
+    let slot = cpu.victim();
+    let (generation, victim) = (slot.generation(), slot.key());
     let home = CellRef::home(victim, culprit);
     let mut probe = 0;
     while probe < CellRef::PROBES {
@@ -242,7 +239,6 @@ pub(crate) extern "C" fn claim(number: u32, culprit: u64, time: u64) -> u64 {
         }
         probe += 1;
     }
-    let slot = cpu.victim();
     slot.set_other(slot.other() + time);
     0
 }
@@ -289,7 +285,8 @@ const _: () = assert!((SEGMENTS as u64).is_multiple_of(BLOCK));
 #[inline(never)]
 pub(crate) extern "C" fn divide_by_segments(number: u32, segment: u64, from: u64, to: u64, end: u64) -> u64 {
     let Some(cpu) = Cpu::get(number) else { return 0 };
-    let whose = (cpu.turned(), cpu.current());
+    let slot = cpu.victim();
+    let whose = (slot.generation(), slot.key());
     let mut end = end;
     let mut back = 0;
     while back < BLOCK {
@@ -302,7 +299,7 @@ pub(crate) extern "C" fn divide_by_segments(number: u32, segment: u64, from: u64
         let stretch = end.min(to).saturating_sub(start.max(from));
         note_stretch(cpu, stretch, owner);
         let taken = if run.is_cut() { taken(number, segment.wrapping_sub(back), stretch, end) } else { 0 };
-        charge_to(cpu, number, whose, owner, stretch - taken);
+        charge(cpu, number, whose, owner, stretch - taken);
         end = start;
         if start <= from {
             break;

@@ -8,7 +8,8 @@ use observer_common::blame::{
     Window,
 };
 use observer_common::sched::{
-    CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_place,
+    CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_bit,
+    focus_place,
 };
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
@@ -51,6 +52,7 @@ view! {
     /// This CPU's state, which no other CPU touches: interrupts are off in every hook that uses it.
     Cpu of CpuState {
         generation / set_generation,
+        focused / set_focused,
         since / set_since,
         current / set_current,
         current_slot / set_current_slot,
@@ -138,6 +140,9 @@ impl Cpu {
     /// Whether a cgroup is split by process.
     #[inline(always)]
     pub(crate) fn in_focus(self, key: Key) -> bool {
+        if self.focused() & focus_bit(key) == 0 {
+            return false;
+        }
         let place = focus_place(key);
         // SAFETY: both indices are within bounds; the pointer came from the map; user space writes the words, hence volatile.
         let at = |place: usize| unsafe { (&raw const (*self.0).focus[place & (FOCUS_PLACES - 1)]).read_volatile() };
@@ -366,13 +371,11 @@ impl SegmentRef {
         self.steal() | self.interrupt() != 0
     }
 
-    /// Begins it.
+    /// Begins it, in a place of which nothing is taken.
     #[inline(always)]
     pub(crate) fn begin(self, start: u64, owner: u64) {
         self.set_start(start);
         self.set_owner(owner);
-        self.set_steal(0);
-        self.set_interrupt(0);
     }
 }
 

@@ -49,9 +49,9 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let here = Here { cpu, number, generation, since: cpu.since(), now };
 
     let taken = Taken::since_last(cpu, run_queue);
-    let known = if expected { here.ran() } else { here.untraced(prev, goes, queue) };
-    if known {
-        here.left(&ctx, prev, queue);
+    let slot = if expected { here.ran() } else { here.untraced(prev, goes, queue) };
+    if let Some(slot) = slot {
+        here.left(&ctx, slot, prev, queue);
     }
     if taken.is_some() && here.since != 0 {
         book(number, taken.steal, taken.interrupt, here.since);
@@ -62,17 +62,20 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         cpu.set_current(Key::NONE.0);
         blame::turn(cpu, number, now, Key::IDLE.0);
     } else if same && cpu.current() == cgroup.0 {
-        cpu.victim().dispatched();
-        here.arrive(next, pid, queue_of_next);
+        let slot = cpu.victim();
+        slot.dispatched();
+        here.arrive(slot, next, pid, queue_of_next);
         if taken.is_some() {
             blame::turn(cpu, number, now, cgroup.0);
         }
     } else {
-        let (key, split) = here.party(next, cgroup);
+        let split = here.splits(if same { cpu.split() != 0 } else { cpu.in_focus(cgroup) });
+        let key = if split { next.process() } else { cgroup };
         cpu.set_css_set(comes.address());
         cpu.set_cgroup(cgroup.0);
-        let claimed = enter(cpu, number, key, split);
-        here.arrive(next, pid, queue_of_next);
+        cpu.set_split(u64::from(split));
+        let (slot, claimed) = enter(cpu, number, key);
+        here.arrive(slot, next, pid, queue_of_next);
         blame::turn(cpu, number, now, key.0);
         if claimed != 0 {
             here.describe(claimed, next, comes);
@@ -120,21 +123,20 @@ struct Here {
 }
 
 impl Here {
-    /// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched. Returns
-    /// whether there was one.
+    /// The run of the task that was dispatched last ends, and this is it. It is booked to the cgroup in which it was dispatched, if there was one.
     #[inline(always)]
-    fn ran(self) -> bool {
-        let somebody = self.cpu.current() != Key::NONE.0;
-        if somebody {
-            self.cpu.victim().ran(self.now - self.since);
+    fn ran(self) -> Option<SlotRef> {
+        if self.cpu.current() == Key::NONE.0 {
+            return None;
         }
-        somebody
+        let slot = self.cpu.victim();
+        slot.ran(self.now - self.since);
+        Some(slot)
     }
 
     /// Books how a run ended.
     #[inline(always)]
-    fn left(self, ctx: &BtfTracePointContext, prev: Task, queue: CfsRq) {
-        let slot = self.cpu.victim();
+    fn left(self, ctx: &BtfTracePointContext, slot: SlotRef, prev: Task, queue: CfsRq) {
         let preempt: u64 = ctx.arg(0);
         let state: u32 = if kernel::switch_has_state() { ctx.arg(3) } else { prev.state() };
         let preempted = preempt & 1 != 0 || state == 0;
@@ -155,14 +157,14 @@ impl Here {
     }
 
     /// Somebody else leaves than was last seen to come: the kernel did not report a switch in between (some kernels hide those of
-    /// tasks that they protect). The kernel's own stamp of the dispatch divides the time between the two. Returns whether the leaving
-    /// task's run is known.
+    /// tasks that they protect). The kernel's own stamp of the dispatch divides the time between the two. Returns the slot of the
+    /// leaving task, if its run is known.
     #[cold]
     #[inline(always)]
-    fn untraced(self, prev: Task, css_set: CssSet, queue: CfsRq) -> bool {
+    fn untraced(self, prev: Task, css_set: CssSet, queue: CfsRq) -> Option<SlotRef> {
         let Here { cpu, number, since, now, .. } = self;
         if since == 0 {
-            return false;
+            return None;
         }
         cpu.set_untraced(cpu.untraced() + 1);
         let pid = prev.pid();
@@ -171,11 +173,13 @@ impl Here {
             cpu.set_lost(cpu.lost() + 1);
             cpu.set_current(Key::NONE.0);
             blame::turn(cpu, number, since, Key::UNKNOWN.0);
-            return false;
+            return None;
         }
         let arrival = prev.last_arrival();
         let divided = if arrival < since || arrival > now { now } else { arrival };
-        let (key, split) = self.party(prev, css_set.cgroup().key);
+        let cgroup = css_set.cgroup().key;
+        let split = self.splits(cpu.in_focus(cgroup));
+        let key = if split { prev.process() } else { cgroup };
         cpu.set_queue(queue.address());
         cpu.set_throttled(queue.throttled());
         cpu.set_delay(prev.run_delay());
@@ -188,13 +192,13 @@ impl Here {
         if claimed & !LONGEST != 0 {
             self.describe(claimed & !LONGEST, prev, css_set);
         }
-        true
+        Some(cpu.victim())
     }
 
     /// The task that was just dispatched may have waited here, and before that on another queue: the kernel adds that part to its
     /// `run_delay` when it takes it off there.
     #[inline(always)]
-    fn arrive(self, next: Task, pid: u64, queue: CfsRq) {
+    fn arrive(self, slot: SlotRef, next: Task, pid: u64, queue: CfsRq) {
         let delay = next.run_delay();
         let queued = next.last_queued();
         let mut wait = 0;
@@ -205,8 +209,8 @@ impl Here {
             if throttled != 0 {
                 self.cpu.set_queue(queue.address());
             }
-            if waited(self.cpu, self.number, pid, throttled, queued, self.now) {
-                self.cpu.victim().set_longest_comm(next.comm());
+            if waited(self.cpu, self.number, slot, pid, throttled, queued, self.now) {
+                slot.set_longest_comm(next.comm());
             }
         }
         let Some(place) = DelayRef::get(pid, kernel::delays_mask()) else { return };
@@ -218,10 +222,10 @@ impl Here {
         }
     }
 
-    /// To whom a task's time is booked: its cgroup, or its process when that is in focus. Tells which.
+    /// Whether a task's time is booked to its process: if its cgroup is in focus, and there is room.
     #[inline(always)]
-    fn party(self, task: Task, cgroup: Key) -> (Key, bool) {
-        if self.cpu.in_focus(cgroup) && self.cpu.processes() < MAX_PROCESSES { (task.process(), true) } else { (cgroup, false) }
+    fn splits(self, in_focus: bool) -> bool {
+        in_focus && self.cpu.processes() < MAX_PROCESSES
     }
 
     /// Writes into a slot that was just claimed (its index and one) to whom its counts go when nobody can tell any more: a cgroup's
@@ -240,30 +244,30 @@ impl Here {
     }
 }
 
-/// A task is dispatched: its slot is that of the victim, should it have waited. Returns what [`Here::describe`] wants, 0 for nothing.
+/// A task is dispatched: its slot is that of the victim, should it have waited. Returns it and
+/// what [`Here::describe`] wants, 0 for nothing.
 #[inline(always)]
-fn enter(cpu: Cpu, number: u32, key: Key, split: bool) -> u64 {
+fn enter(cpu: Cpu, number: u32, key: Key) -> (SlotRef, u64) {
     let (index, slot, fresh) = cpu.find(number, cpu.turned(), key);
     slot.dispatched();
     cpu.set_current(key.0);
     cpu.set_current_slot(index);
     if !fresh || index >= OTHER_SLOT as u64 {
-        return 0;
+        return (slot, 0);
     }
-    if split {
+    if cpu.split() != 0 {
         cpu.set_processes(cpu.processes() + 1);
     }
-    index + 1
+    (slot, index + 1)
 }
 
 /// A wait of the task that was just dispatched ended at `until`, this CPU's last switch. `throttled` is how long a quota has stopped its
 /// queue so far. Returns whether it is its party's longest one, whose `comm` is wanted.
 #[inline(always)]
-fn waited(cpu: Cpu, number: u32, pid: u64, throttled: u64, queued: u64, until: u64) -> bool {
-    let slot = cpu.victim();
+fn waited(cpu: Cpu, number: u32, slot: SlotRef, pid: u64, throttled: u64, queued: u64, until: u64) -> bool {
     let wait = until.saturating_sub(queued);
     slot.waited(wait, latency::bucket(wait));
-    let culprit = blame::blame(cpu, number, throttled, queued, until);
+    let culprit = blame::blame(cpu, number, slot, throttled, queued, until);
     let longest = wait > slot.longest();
     if longest {
         slot.set_longest(wait);
@@ -287,12 +291,12 @@ pub(crate) extern "C" fn untraced(number: u32, pid: u64, key: u64, divided: u64,
     }
     cpu.set_since(divided);
     cpu.set_css_set(0);
-    let mut claimed = enter(cpu, number, Key(key), cpu.split() != 0);
+    let (slot, mut claimed) = enter(cpu, number, Key(key));
     let delay = cpu.delay();
     if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
         match place.since(pid, delay, delay).or(if cpu.first() != 0 { Some(delay) } else { None }) {
             Some(wait) => {
-                if waited(cpu, number, pid, cpu.throttled(), divided.saturating_sub(wait), divided) {
+                if waited(cpu, number, slot, pid, cpu.throttled(), divided.saturating_sub(wait), divided) {
                     claimed |= LONGEST;
                 }
             }
@@ -300,7 +304,7 @@ pub(crate) extern "C" fn untraced(number: u32, pid: u64, key: u64, divided: u64,
         }
     }
     blame::turn(cpu, number, divided, key);
-    cpu.victim().ran(now - divided);
+    slot.ran(now - divided);
     claimed
 }
 

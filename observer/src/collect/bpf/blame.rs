@@ -64,13 +64,13 @@ impl Blame {
 
     /// A cell was read.
     pub fn cell(&mut self, cell: &Cell) {
-        // Before its first switch a CPU had nobody of whom the hook knew.
-        let culprit = if cell.culprit == 0 { Key::UNKNOWN } else { Key(cell.culprit) };
-        self.add(Key(cell.victim), culprit, cell.time);
+        self.add(Key(cell.victim), Key(cell.culprit), cell.time);
     }
 
     /// Adds time that a victim waited.
     pub fn add(&mut self, victim: Key, culprit: Key, time: u64) {
+        // Before its first switch a CPU had nobody of whom the hook knew.
+        let culprit = if culprit == Key::NONE { Key::UNKNOWN } else { culprit };
         self.pairs.entry((victim, culprit)).or_default().time += time;
     }
 

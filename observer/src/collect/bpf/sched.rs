@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 use observer_common::blame::{CELLS, Cell};
 use observer_common::latency::BUCKETS;
 use observer_common::pod::Pod;
-use observer_common::sched::{CpuState, DELAY_WAYS, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_place};
+use observer_common::sched::{
+    CpuState, DELAY_WAYS, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_bit, focus_place,
+};
 
 use crate::sys::{self, Mapping};
 
@@ -172,7 +174,11 @@ impl Tables {
                 _ => left.push(*key),
             }
         }
+        let focused = places.iter().filter(|key| **key != 0).fold(0, |bits, key| bits | focus_bit(Key(*key)));
         for cpu in 0..self.cpus {
+            if let Some(word) = self.mapping.word(self.offset(cpu) + offset_of!(CpuState, focused)) {
+                word.store(focused, Ordering::Relaxed);
+            }
             for (place, key) in places.iter().enumerate() {
                 let offset = self.offset(cpu) + offset_of!(CpuState, focus) + place * size_of::<u64>();
                 if let Some(word) = self.mapping.word(offset) {
