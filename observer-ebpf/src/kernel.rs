@@ -4,6 +4,7 @@
 //! costs about a nanosecond; a wrong offset is refused when the program is loaded. Loads are volatile because the offset is a
 //! constant only to the verifier, never to the compiler.
 #![allow(unsafe_code, reason = "reads kernel memory through typed pointers; the kernel's verifier checks every access")]
+#![allow(clippy::pointers_in_nomem_asm_block, reason = "the assembly adds to a pointer and reads nothing through it")]
 
 use core::ffi::c_void;
 

@@ -4,7 +4,7 @@
 //! `kernel::TASK_OFFSETS` before the load.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod bench;
 mod blame;
