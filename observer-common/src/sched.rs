@@ -4,6 +4,7 @@
 //! space writes) and that the daemon maps. ARCHITECTURE.md, "Two generations", says why nothing is lost or counted twice.
 
 use crate::blame::{CELLS, Cell, LEVELS, SEGMENTS, Segment, THROTTLES, Throttle, WINDOWS, Window};
+use crate::memory::{CpuMemory, Use};
 use crate::{latency, pod};
 
 /// Cgroups a CPU can tell apart within one generation, that is, between two readings.
@@ -147,6 +148,8 @@ pod! {
         pub steal: u64,
         /// Time that interrupts took during its runs: growth of the run queue's interrupt clock.
         pub interrupt: u64,
+        /// What the page allocator gave during its runs, and how long it stalled its tasks.
+        pub used: Use,
         /// Dispatches.
         pub runs: u32,
         /// Runs that ended although the task could have gone on.
@@ -241,6 +244,8 @@ pod! {
         pub steal: u64,
         /// Its interrupt clock then.
         pub interrupt: u64,
+        /// What the memory family counted since the last switch: it is booked to who holds the CPU when that one leaves.
+        pub used: Use,
         /// Look-ups that found no slot and were booked to [`Key::OTHER`].
         pub overflows: u64,
         /// Switches that the kernel did not report: the task that leaves is not the one that was last seen to come. The run of the dispatch in
@@ -281,6 +286,8 @@ pod! {
         pub carry: [Window; 2],
         /// Run queues under a quota, by address.
         pub throttles: [Throttle; THROTTLES],
+        /// What the memory family counted so far.
+        pub memory: CpuMemory,
         /// The two generations' tables.
         pub tables: [Table; 2],
     }

@@ -8,7 +8,8 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_seq_write};
+use observer_common::memory::MemoryOffsets;
 use observer_common::pod;
 use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::TaskOffsets;
@@ -18,6 +19,9 @@ use observer_common::tasks::TaskOffsets;
 macro_rules! operand {
     (task $field:ident) => {
         TaskOffsets::PLACEHOLDER + (core::mem::offset_of!(TaskOffsets, $field) / size_of::<u64>()) as i32
+    };
+    (memory $field:ident) => {
+        MemoryOffsets::PLACEHOLDER + (core::mem::offset_of!(MemoryOffsets, $field) / size_of::<u64>()) as i32
     };
     ($field:ident) => {
         Offsets::PLACEHOLDER + (core::mem::offset_of!(Offsets, $field) / size_of::<u64>()) as i32
@@ -84,11 +88,35 @@ fn after(place: *const c_void, bytes: usize) -> *const c_void {
     place.wrapping_byte_add(bytes)
 }
 
+/// The monotonic clock in nanoseconds.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: a helper without conditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The number of the CPU on which this runs.
+#[inline(always)]
+pub(crate) fn this_cpu() -> u32 {
+    // SAFETY: as above.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
 /// `struct task_struct`.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(pub(crate) *const c_void);
 
 impl Task {
+    /// The one in whose name the hook was called; `None` where the kernel does not hand it over.
+    #[inline(always)]
+    pub(crate) fn current() -> Option<Task> {
+        if value!(memory has_current) == 0 {
+            return None;
+        }
+        // SAFETY: a helper without conditions, and the verifier sees no call of it where the kernel lacks it.
+        Some(Task(unsafe { bpf_get_current_task_btf() }.cast()))
+    }
+
     /// The thread's id; 0 for the idle task.
     #[inline(always)]
     pub(crate) fn pid(self) -> u64 {

@@ -10,6 +10,7 @@ mod bench;
 mod blame;
 mod kernel;
 mod maps;
+mod memory;
 mod sched;
 mod tasks;
 

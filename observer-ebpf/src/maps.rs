@@ -1,12 +1,16 @@
 //! The maps, and all raw access to their memory.
 #![allow(unsafe_code, reason = "map values are reached by pointer; the kernel's verifier checks every access")]
 
-use aya_ebpf::{macros::map, maps::Array};
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap},
+};
 use aya_log_ebpf::warn;
 use observer_common::blame::{
     CELL_PROBES, CELLS, Cell, LEVELS, SEGMENTS, SHARES, Segment, Share, THROTTLES, THROTTLINGS, Throttle, Throttling, WINDOWS,
     Window,
 };
+use observer_common::memory::{self, GOING, Going, Stall, StallCounts, Use};
 use observer_common::sched::{
     CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_bit,
     focus_place,
@@ -22,6 +26,10 @@ static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// What tasks had waited when they were last dispatched ([`delay_word`]); user space sets how many.
 #[map]
 static DELAYS: Array<[u64; DELAY_WAYS]> = Array::with_max_entries(1, 0);
+
+/// Stalls that go on, by thread id.
+#[map]
+static STALLS: HashMap<u32, Going> = HashMap::with_max_entries(GOING, 0);
 
 /// A pointer into map memory with a reader and a writer for each word. Volatile, because user space reads the same words.
 macro_rules! view {
@@ -111,6 +119,22 @@ view! {
 }
 
 view! {
+    /// What the memory family booked to somebody.
+    UseRef of Use {
+        pages / set_pages,
+        stalls / set_stalls,
+        stalled / set_stalled,
+        waited / set_waited,
+        slept / set_slept,
+    }
+}
+
+view! {
+    /// Stalls of one kind.
+    StallRef of StallCounts { time / set_time }
+}
+
+view! {
     /// A slot of a table.
     SlotRef of Slot {
         generation / set_generation,
@@ -161,6 +185,49 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn victim(self) -> SlotRef {
         self.slot(self.turned(), self.current_slot())
+    }
+
+    /// What the memory family counted since the last switch.
+    #[inline(always)]
+    pub(crate) fn used(self) -> UseRef {
+        // SAFETY: the pointer came from the map.
+        UseRef(unsafe { &raw mut (*self.0).used })
+    }
+
+    /// Counts an allocation.
+    #[inline(always)]
+    pub(crate) fn allocated(self, order: usize, migratetype: usize, class: usize) {
+        let place = memory::place(order, migratetype, class);
+        // SAFETY: the index is within bounds; the pointer came from the map.
+        unsafe { (*self.0).memory.allocations[place] += 1 }
+    }
+
+    /// Counts one that failed.
+    #[inline(always)]
+    pub(crate) fn failed(self, class: usize) {
+        // SAFETY: as above.
+        unsafe { (*self.0).memory.failures[class & (memory::CLASSES - 1)] += 1 }
+    }
+
+    /// Counts a block taken from another migratetype.
+    #[inline(always)]
+    pub(crate) fn fell_back(self, migratetype: usize) {
+        // SAFETY: as above.
+        unsafe { (*self.0).memory.fallbacks[migratetype & (memory::TYPES - 1)] += 1 }
+    }
+
+    /// Stalls of a kind.
+    #[inline(always)]
+    pub(crate) fn stalls(self, kind: u64) -> StallRef {
+        // SAFETY: as above.
+        StallRef(unsafe { &raw mut (*self.0).memory.stalls[kind as usize & 3] })
+    }
+
+    /// Counts a stall that found no room.
+    #[inline(always)]
+    pub(crate) fn stall_lost(self) {
+        // SAFETY: the pointer came from the map.
+        unsafe { (*self.0).memory.lost += 1 }
     }
 
     /// The segment with this number.
@@ -421,7 +488,63 @@ impl ThrottleRef {
     }
 }
 
+impl StallRef {
+    /// Books a stall.
+    #[inline(always)]
+    pub(crate) fn add(self, time: u64, bucket: usize) {
+        self.set_time(self.time() + time);
+        // SAFETY: the pointer came from the map; the bucket is within bounds.
+        unsafe { (*self.0).latency[bucket] += 1 }
+    }
+}
+
+impl UseRef {
+    /// Moves all to another.
+    #[inline(always)]
+    pub(crate) fn move_to(self, other: UseRef) {
+        other.set_pages(other.pages() + self.pages());
+        self.set_pages(0);
+        if self.stalls() != 0 {
+            other.set_stalls(other.stalls() + self.stalls());
+            other.set_stalled(other.stalled() + self.stalled());
+            other.set_waited(other.waited() + self.waited());
+            other.set_slept(other.slept() + self.slept());
+            self.set_stalls(0);
+            self.set_stalled(0);
+            self.set_waited(0);
+            self.set_slept(0);
+        }
+    }
+}
+
+/// Remembers a stall that begins. Tells whether there was room.
+#[inline(always)]
+pub(crate) fn stall_begins(tid: u32, going: &Going) -> bool {
+    STALLS.insert(&tid, going, 0).is_ok()
+}
+
+/// Forgets a stall of this kind, and tells what was known of it.
+#[inline(always)]
+pub(crate) fn stall_ends(tid: u32, kind: Stall) -> Option<Going> {
+    let place = STALLS.get_ptr(&tid)?;
+    // SAFETY: the pointer came from the map, and only this task removes its entry.
+    let going = unsafe { *place };
+    if going.kind != kind as u64 {
+        return None;
+    }
+    // It was there.
+    let _ = STALLS.remove(&tid);
+    Some(going)
+}
+
 impl SlotRef {
+    /// What the memory family booked to it.
+    #[inline(always)]
+    pub(crate) fn used(self) -> UseRef {
+        // SAFETY: the pointer came from the map.
+        UseRef(unsafe { &raw mut (*self.0).used })
+    }
+
     /// Empties the slot and gives it to a key.
     #[inline(always)]
     fn claim(self, generation: u64, key: Key) {

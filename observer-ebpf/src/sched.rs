@@ -56,6 +56,10 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     if taken.is_some() && here.since != 0 {
         book(number, taken.steal, taken.interrupt, here.since);
     }
+    let used = cpu.used();
+    if used.pages() | used.stalls() != 0 {
+        book_use(number);
+    }
     cpu.set_current_pid(pid);
     cpu.set_since(now);
     if pid == 0 {
@@ -340,9 +344,23 @@ pub(crate) extern "C" fn turn_over(number: u32, generation: u64, now: u64) -> u6
 #[inline(never)]
 pub(crate) extern "C" fn book(number: u32, steal: u64, interrupt: u64, since: u64) -> u64 {
     let Some(cpu) = Cpu::get(number) else { return 0 };
-    let idle = cpu.current() == Key::NONE.0;
-    let slot = if idle { cpu.find(number, cpu.turned(), Key::IDLE).1 } else { cpu.victim() };
+    let slot = holder(cpu, number);
     slot.taken(steal, interrupt);
     blame::cut(cpu, number, since, steal, interrupt);
     0
+}
+
+/// Books what the memory family counted since this CPU's last switch to who held the CPU meanwhile.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn book_use(number: u32) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    cpu.used().move_to(holder(cpu, number).used());
+    0
+}
+
+/// The slot of who held the CPU until now, nobody included.
+#[inline(always)]
+fn holder(cpu: Cpu, number: u32) -> SlotRef {
+    if cpu.current() == Key::NONE.0 { cpu.find(number, cpu.turned(), Key::IDLE).1 } else { cpu.victim() }
 }

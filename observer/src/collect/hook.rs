@@ -12,11 +12,12 @@ use super::bpf::accounts::Accounts;
 use super::bpf::blame::{self, Blame};
 use super::bpf::focus::{Focus, Seen};
 use super::bpf::loader::Programs;
+use super::bpf::memory;
 use super::bpf::pending;
 use super::bpf::sched::Entry;
 use super::bpf::tasks::Tasks;
 use super::cgroup::Listing;
-use crate::model::{Contention, Longest, Sched, Source, State};
+use crate::model::{Allocations, Contention, Longest, Sched, Source, State};
 
 /// The hook, or why there is none.
 #[derive(Debug)]
@@ -121,6 +122,26 @@ impl Hook {
         if let Hook::On(on) = self {
             on.drain(listing);
         }
+    }
+
+    /// What the page allocator did.
+    pub(super) fn memory(&self) -> Option<Arc<Allocations>> {
+        let Hook::On(on) = self else { return None };
+        on.programs.memory.as_ref().ok()?;
+        Some(Arc::new(memory::read(&on.programs.sched).0))
+    }
+
+    /// The memory family's row of health.
+    pub(super) fn memory_source(&self) -> Source {
+        let (state, dropped) = match self {
+            Hook::Off(reason) => (State::Off(reason.clone()), 0),
+            Hook::On(on) => match &on.programs.memory {
+                Err(error) => (State::Off(error.to_string()), 0),
+                Ok(memory) if memory.lacking.is_empty() => (State::On, memory::read(&on.programs.sched).1),
+                Ok(memory) => (State::Degraded(memory.lacking.join("; ")), memory::read(&on.programs.sched).1),
+            },
+        };
+        Source { name: "memory", state, duration: None, dropped }
     }
 
     /// Its row of health, given the CPUs that are on now.

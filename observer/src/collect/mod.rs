@@ -17,14 +17,14 @@ use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
-use self::proc::Proc;
+use self::proc::{Proc, numa};
 use self::proc::topology::{self, Machine};
 use self::tasks::TaskSource;
 pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::Time;
-use crate::model::{Cgroup, Cpu, Host, Sample, Source, State};
+use crate::model::{Allocator, Cgroup, Cpu, Host, Sample, Source, State};
 
 /// All sources together.
 #[derive(Debug)]
@@ -133,10 +133,11 @@ impl Collector {
             .collect();
         let path = |key: Key| paths.get(&key).cloned();
         let contentions = self.hook.contentions(&path);
+        let memory = self.memory(&mut health);
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
         let cgroups = self.rows(listing, &path);
-        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions, processes, threads, sources: health.sorted() }
+        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions, memory, processes, threads, sources: health.sorted() }
     }
 
     fn host(&mut self, health: &mut Health) -> Host {
@@ -147,6 +148,18 @@ impl Collector {
             uptime: health.read("uptime", || self.proc.uptime()),
             ..Host::default()
         }
+    }
+
+    /// The machine's page allocator first, then its nodes.
+    fn memory(&self, health: &mut Health) -> Vec<Allocator> {
+        let mut rows = Vec::new();
+        if let Some(counts) = self.hook.memory() {
+            rows.push(Allocator { node: None, counts: Some(counts), locality: None });
+        }
+        health.push(self.hook.memory_source());
+        let nodes = health.read("numa", || numa::read(&self.roots.sys)).unwrap_or_default();
+        rows.extend(nodes.into_iter().map(|(node, locality)| Allocator { node: Some(node), counts: None, locality: Some(locality) }));
+        rows
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {

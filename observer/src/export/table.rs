@@ -7,7 +7,7 @@ use super::grid::{Align, Grid};
 use super::json::time;
 use crate::model::catalogue::{self, Entry};
 use crate::model::metric::Shape;
-use crate::model::{AnyRow, Attributes, Histogram, Info, Kind, Snapshot, Unit, Value};
+use crate::model::{AnyRow, Attributes, Histogram, Info, Kind, Point, Snapshot, Unit, Value};
 
 /// What stands where nothing is known.
 const UNKNOWN: &str = "–";
@@ -29,18 +29,28 @@ pub fn write(out: &mut dyn Write, snapshot: &Snapshot, narrow: &Narrow) -> io::R
 
 /// The table of one kind; `None` without rows.
 fn of_kind(snapshot: &Snapshot, narrow: &Narrow, kind: Kind) -> Option<Grid> {
-    let columns = columns(kind);
+    let mut columns = columns(kind);
     let mut labels: Vec<&'static str> = Vec::new();
+    let mut occurs = vec![false; columns.len()];
+    let mut is_empty = true;
     each_kept(snapshot, narrow, kind, &mut |row| {
+        is_empty = false;
         for (name, _) in row.labels() {
             if !labels.contains(&name) {
                 labels.push(name);
             }
         }
+        row.each_point(&mut |point| {
+            if let Some(at) = columns.iter().position(|column| column.is_of(&point)) {
+                occurs[at] = true;
+            }
+        });
     });
-    if labels.is_empty() {
+    if is_empty {
         return None;
     }
+    let mut occurs = occurs.into_iter();
+    columns.retain(|column| occurs.next() == Some(true) || !column.one_of_many);
     let title = |name: &&str| (name.to_uppercase().replace('_', " "), Align::Left);
     let mut titles: Vec<_> = labels.iter().map(title).collect();
     titles.extend(columns.iter().map(Column::title));
@@ -86,8 +96,7 @@ fn cells(row: &dyn AnyRow, labels: &[&'static str], columns: &[Column]) -> Vec<S
     let mut cells: Vec<String> = labels.iter().map(label).collect();
     cells.resize(labels.len() + columns.len(), UNKNOWN.into());
     row.each_point(&mut |point| {
-        let is_here = |column: &Column| column.info.name == point.info.name && column.attributes == point.attributes;
-        for (at, column) in columns.iter().enumerate().filter(|(_, column)| is_here(column)) {
+        for (at, column) in columns.iter().enumerate().filter(|(_, column)| column.is_of(&point)) {
             if let Some(text) = column.cell(&point.value) {
                 cells[labels.len() + at] = text;
             }
@@ -110,7 +119,12 @@ struct Column {
     info: &'static Info,
     attributes: Attributes,
     quantile: Option<(f64, &'static str)>,
+    /// Its metric has so many points that those which no row has are left out.
+    one_of_many: bool,
 }
+
+/// From so many points on.
+const MANY: usize = 32;
 
 /// Median and 99th percentile.
 const QUANTILES: [(f64, &str); 2] = [(0.5, "p50"), (0.99, "p99")];
@@ -118,11 +132,12 @@ const QUANTILES: [(f64, &str); 2] = [(0.5, "p50"), (0.99, "p99")];
 fn columns(kind: Kind) -> Vec<Column> {
     let mut columns = Vec::new();
     for Entry { info, attributes, .. } in catalogue::all().into_iter().filter(|entry| entry.kind == kind) {
+        let one_of_many = attributes.len() >= MANY;
         for attributes in attributes {
             if info.shape == Shape::Histogram {
-                columns.extend(QUANTILES.map(|quantile| Column { info, attributes, quantile: Some(quantile) }));
+                columns.extend(QUANTILES.map(|quantile| Column { info, attributes, quantile: Some(quantile), one_of_many }));
             } else {
-                columns.push(Column { info, attributes, quantile: None });
+                columns.push(Column { info, attributes, quantile: None, one_of_many });
             }
         }
     }
@@ -130,6 +145,10 @@ fn columns(kind: Kind) -> Vec<Column> {
 }
 
 impl Column {
+    fn is_of(&self, point: &Point<'_>) -> bool {
+        self.info.name == point.info.name && self.attributes == point.attributes
+    }
+
     fn title(&self) -> (String, Align) {
         let mut title = self.info.title.to_owned();
         for word in self.attributes.iter().map(|(_, value)| *value).chain(self.quantile.map(|(_, name)| name)) {

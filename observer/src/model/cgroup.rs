@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
 
-use super::sched::{ledger_metric, sched_metrics};
+use super::sched::{ledger_metric, sched_metrics, used_metrics};
 use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
 
 /// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
@@ -109,6 +109,7 @@ impl Cgroup {
 
 sched_metrics!(Cgroup);
 ledger_metric!(Cgroup);
+used_metrics!(Cgroup);
 
 /// Observer against the kernel.
 pub static RESIDUAL: Metric<Cgroup> = Metric::new(
@@ -119,7 +120,7 @@ pub static RESIDUAL: Metric<Cgroup> = Metric::new(
      are moved between cgroups while they run are split otherwise there.",
     Read::Residual(&[Part {
         attributes: &[("observer.reconcile.source", "cpu_stat")],
-        read: |c| Some(Residual { ours: c.sched.as_ref()?.ledger().worked, kernels: c.cpu.usage? }),
+        read: |c| Some(Residual { ours: c.sched.as_ref()?.on_cpu(), kernels: c.cpu.usage? }),
     }]),
 );
 
@@ -241,6 +242,9 @@ static ALL: &[&Metric<Cgroup>] = &[
     &THROTTLED_TIME,
     &STEAL,
     &INTERRUPT,
+    &STALL_TIME,
+    &STALLS,
+    &PAGES,
     &LOCAL_RUN_RATIO,
     &PERIODS,
     &LIMIT,

@@ -15,6 +15,8 @@ pub enum Kind {
     Cgroup,
     /// A victim and a culprit.
     Contention,
+    /// The page allocator of the machine or of a NUMA node.
+    Memory,
     /// A process with all its threads.
     Process,
     /// A thread.
@@ -25,7 +27,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of output.
-    pub const ALL: [Kind; 7] = [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Contention, Kind::Process, Kind::Thread, Kind::Source];
+    pub const ALL: [Kind; 8] =
+        [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Contention, Kind::Memory, Kind::Process, Kind::Thread, Kind::Source];
 
     /// The name used on the command line and in every output.
     pub fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Kind {
             Kind::Cpu => "cpu",
             Kind::Cgroup => "cgroup",
             Kind::Contention => "contention",
+            Kind::Memory => "memory",
             Kind::Process => "process",
             Kind::Thread => "thread",
             Kind::Source => "source",

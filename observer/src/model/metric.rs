@@ -107,6 +107,14 @@ pub struct Paced<E> {
     pub pace: fn(&E) -> Option<u64>,
 }
 
+/// A cumulative count for each combination of attribute values; those that never occurred are left out.
+pub struct Cross<E> {
+    /// All combinations, in the order of the index.
+    pub attributes: fn() -> &'static [Attributes],
+    /// The count with an index.
+    pub read: fn(&E, usize) -> Option<u64>,
+}
+
 /// The same thing as observer counts it and as the kernel does, both cumulative.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Residual {
@@ -122,6 +130,8 @@ pub enum Read<E: 'static> {
     Counter(&'static [Part<E, u64>]),
     /// Cumulative as well; the rate has a basis of its own.
     Paced(Paced<E>),
+    /// Cumulative, with too many points to list them.
+    Cross(Cross<E>),
     /// A value now, in the metric's unit.
     Gauge(&'static [Part<E, f64>]),
     /// A ratio over the interval between two samples; unknown when the whole did not grow.
@@ -146,7 +156,7 @@ impl<E> Metric<E> {
     /// States a metric; its shape follows from how it is read.
     pub const fn new(name: &'static str, title: &'static str, unit: Unit, help: &'static str, read: Read<E>) -> Metric<E> {
         let shape = match read {
-            Read::Counter(_) | Read::Paced(_) => Shape::Counter,
+            Read::Counter(_) | Read::Paced(_) | Read::Cross(_) => Shape::Counter,
             Read::Gauge(_) | Read::Ratio(_) | Read::Residual(_) => Shape::Gauge,
             Read::Histogram(_) => Shape::Histogram,
             Read::Text(_) => Shape::Text,
@@ -158,6 +168,7 @@ impl<E> Metric<E> {
     pub fn attributes(&self) -> Vec<Attributes> {
         match self.read {
             Read::Counter(parts) => parts.iter().map(|part| part.attributes).collect(),
+            Read::Cross(Cross { attributes, .. }) => attributes().to_vec(),
             Read::Gauge(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Ratio(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Residual(parts) => parts.iter().map(|part| part.attributes).collect(),
@@ -180,6 +191,13 @@ impl<E> Metric<E> {
                 if let Some(total) = total(is) {
                     let rate = pace(is).and_then(|now| rate(self.info.unit, now, was.and_then(pace), interval));
                     emit(&[], Value::Counter { total, rate });
+                }
+            }
+            Read::Cross(Cross { attributes, read }) => {
+                for (index, attributes) in attributes().iter().enumerate() {
+                    let Some(total) = read(is, index).filter(|total| *total > 0) else { continue };
+                    let before = was.and_then(|was| read(was, index));
+                    emit(attributes, Value::Counter { total, rate: rate(self.info.unit, total, before, interval) });
                 }
             }
             Read::Gauge(parts) => {

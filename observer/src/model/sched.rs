@@ -30,8 +30,45 @@ pub struct Sched {
     pub migrated: u64,
     /// `run_delay` of the threads that ended, by the kernel's own count of their whole lives: what their waits are reconciled with.
     pub exited: u64,
+    /// What the page allocator gave and cost; `None` without the memory family.
+    pub used: Option<Used>,
     /// What is going on at the moment of the sample.
     pub open: Open,
+}
+
+/// What the page allocator gave during the runs that have ended, and the stalls that ended in them. Times in nanoseconds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Used {
+    /// Pages.
+    pub pages: u64,
+    /// Times that a task had to reclaim or compact memory itself.
+    pub stalls: u64,
+    /// How long that took, by the monotonic clock.
+    pub stalled: u64,
+    /// Of it: waiting on a run queue, and asleep; `None` where the kernel does not tell. The rest was spent on a CPU.
+    pub off_cpu: Option<OffCpu>,
+}
+
+/// The part of stalls that was not spent on a CPU. Nanoseconds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct OffCpu {
+    /// Waiting on a run queue: in the waits, too.
+    pub waited: u64,
+    /// Asleep, for instance until pages are written.
+    pub slept: u64,
+}
+
+impl Used {
+    /// Adds another's; what one of them does not know is unknown.
+    fn add(self, other: Used) -> Used {
+        let off_cpu = self.off_cpu.zip(other.off_cpu);
+        Used {
+            pages: self.pages + other.pages,
+            stalls: self.stalls + other.stalls,
+            stalled: self.stalled + other.stalled,
+            off_cpu: off_cpu.map(|(a, b)| OffCpu { waited: a.waited + b.waited, slept: a.slept + b.slept }),
+        }
+    }
 }
 
 /// Runs and waits that have not ended: they are in no cumulative number yet, and will be when they end. Nanoseconds.
@@ -67,6 +104,8 @@ pub struct Ledger {
     pub stolen: Option<u64>,
     /// Taken by interrupts.
     pub interrupted: Option<u64>,
+    /// Reclaimed or compacted memory for an allocation, on a CPU, waiting for one or asleep.
+    pub stalled: Option<u64>,
 }
 
 impl Sched {
@@ -88,20 +127,30 @@ impl Sched {
         self.throttled = both(self.throttled, other.throttled);
         self.migrated += other.migrated;
         self.exited += other.exited;
+        self.used = self.used.zip(other.used).map(|(here, there)| here.add(there));
         self.open.add(&other.open);
+    }
+
+    /// Time on a CPU less what was taken there, runs that go on included: what `cpu.stat` calls usage.
+    pub fn on_cpu(&self) -> u64 {
+        (self.run + self.open.run).saturating_sub(self.steal.unwrap_or(0) + self.interrupt.unwrap_or(0))
     }
 
     /// The accounts. They are disjoint, and what the thing wanted is their sum.
     pub fn ledger(&self) -> Ledger {
-        let taken = self.steal.unwrap_or(0) + self.interrupt.unwrap_or(0);
+        // Without its parts a stall's time cannot be taken out of the others.
+        let stalls = self.used.and_then(|used| Some((used.stalled, used.off_cpu?)));
+        let (stall_ran, stall_waited) =
+            stalls.map_or((0, 0), |(stalled, off)| (stalled.saturating_sub(off.waited + off.slept), off.waited));
         let throttled = self.throttled.map(|ended| ended + self.open.throttled.unwrap_or(0));
         let waits = self.latency.sum + self.migrated + self.open.wait.unwrap_or(0);
         Ledger {
-            worked: (self.run + self.open.run).saturating_sub(taken),
-            waited: waits.saturating_sub(throttled.unwrap_or(0)),
+            worked: self.on_cpu().saturating_sub(stall_ran),
+            waited: waits.saturating_sub(throttled.unwrap_or(0) + stall_waited),
             throttled,
             stolen: self.steal,
             interrupted: self.interrupt,
+            stalled: stalls.map(|(stalled, _)| stalled),
         }
     }
 }
@@ -176,6 +225,38 @@ macro_rules! sched_metrics {
 }
 pub(super) use sched_metrics;
 
+/// What the page allocator gave and cost an entity with a `sched: Option<Arc<Sched>>` field.
+macro_rules! used_metrics {
+    ($entity:ty) => {
+        /// Pages given.
+        pub static PAGES: Metric<$entity> = Metric::new(
+            "observer.memory.allocated",
+            "PAGES",
+            Unit::Count("page"),
+            "Pages that the allocator gave during the runs of its tasks, in interrupts, too; whether they were given back is not asked. \
+             Counted when a run ends.",
+            Read::Counter(&[Part { attributes: &[], read: |e| Some(e.sched.as_ref()?.used?.pages) }]),
+        );
+        /// Stalls.
+        pub static STALLS: Metric<$entity> = Metric::new(
+            "observer.memory.stalls",
+            "STALLS",
+            Unit::Count("stall"),
+            "Times that a task had to reclaim or compact memory itself before it got some.",
+            Read::Counter(&[Part { attributes: &[], read: |e| Some(e.sched.as_ref()?.used?.stalls) }]),
+        );
+        /// Their time.
+        pub static STALL_TIME: Metric<$entity> = Metric::new(
+            "observer.memory.stall.time",
+            "STALLED",
+            Unit::Seconds,
+            "Time of the stalls that ended: direct reclaim, reclaim at a memory cgroup's limit, direct compaction.",
+            Read::Counter(&[Part { attributes: &[], read: |e| Some(e.sched.as_ref()?.used?.stalled) }]),
+        );
+    };
+}
+pub(super) use used_metrics;
+
 /// The ledger of an entity with a `sched: Option<Arc<Sched>>` field.
 macro_rules! ledger_metric {
     ($entity:ty) => {
@@ -185,14 +266,16 @@ macro_rules! ledger_metric {
             "LEDGER",
             Unit::Seconds,
             "Task time that wanted to run, by what became of it: worked, waited (for a CPU that somebody else had), throttled (by its own \
-             or an ancestor's quota), stolen (by the hypervisor) and interrupted. The accounts are disjoint; what goes on is counted, too. \
-             What the kernel does not account stays inside worked (stolen, interrupted) or waited (throttled).",
+             or an ancestor's quota), stolen (by the hypervisor), interrupted and stalled (reclaimed or compacted memory itself, because an \
+             allocation had to). The accounts are disjoint; what goes on is counted, too. What the kernel does not account stays inside worked \
+             (stolen, interrupted, stalled) or waited (throttled, stalled).",
             Read::Counter(&[
                 Part { attributes: &[("observer.ledger.account", "worked")], read: |e| Some(e.sched.as_ref()?.ledger().worked) },
                 Part { attributes: &[("observer.ledger.account", "waited")], read: |e| Some(e.sched.as_ref()?.ledger().waited) },
                 Part { attributes: &[("observer.ledger.account", "throttled")], read: |e| e.sched.as_ref()?.ledger().throttled },
                 Part { attributes: &[("observer.ledger.account", "stolen")], read: |e| e.sched.as_ref()?.ledger().stolen },
                 Part { attributes: &[("observer.ledger.account", "interrupted")], read: |e| e.sched.as_ref()?.ledger().interrupted },
+                Part { attributes: &[("observer.ledger.account", "stalled")], read: |e| e.sched.as_ref()?.ledger().stalled },
             ]),
         );
     };
@@ -210,18 +293,20 @@ mod tests {
         sched.latency.sum = 500;
         (sched.throttled, sched.migrated) = (Some(200), 40);
         sched.open = Open { run: 70, wait: Some(60), throttled: Some(10) };
+        sched.used = Some(Used { pages: 9, stalls: 2, stalled: 100, off_cpu: Some(OffCpu { waited: 15, slept: 25 }) });
         let ledger = sched.ledger();
-        let expected = Ledger { worked: 1_020, waited: 390, throttled: Some(210), stolen: Some(30), interrupted: Some(20) };
-        assert_eq!(ledger, expected);
-        let sum = ledger.worked + ledger.waited + 210 + 30 + 20;
-        assert_eq!(sum, 1_000 + 70 + 500 + 40 + 60, "all runs and all waits, nothing twice");
+        let (throttled, stolen, interrupted, stalled) = (Some(210), Some(30), Some(20), Some(100));
+        assert_eq!(ledger, Ledger { worked: 960, waited: 375, throttled, stolen, interrupted, stalled });
+        let sum = ledger.worked + ledger.waited + 210 + 30 + 20 + 100;
+        assert_eq!(sum, 1_000 + 70 + 500 + 40 + 60 + 25, "all runs, all waits and the sleep in stalls, nothing twice");
     }
 
     #[test]
     fn what_is_unknown_stays_where_it_is() {
         let mut sched = Sched { run: 100, ..Sched::default() };
         sched.latency.sum = 50;
-        let expected = Ledger { worked: 100, waited: 50, throttled: None, stolen: None, interrupted: None };
+        sched.used = Some(Used { pages: 1, stalls: 1, stalled: 10, off_cpu: None });
+        let expected = Ledger { worked: 100, waited: 50, throttled: None, stolen: None, interrupted: None, stalled: None };
         assert_eq!(sched.ledger(), expected);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use observer_common::sched::{Key, Slot, kind};
 
 use super::pending::Waits;
-use crate::model::{Histogram, Open, Sched};
+use crate::model::{Histogram, OffCpu, Open, Sched, Used};
 
 /// Totals since observer attached.
 #[derive(Debug)]
@@ -251,7 +251,8 @@ fn leaf(slot: &Slot) -> (Key, Option<Key>) {
 /// Zero of everything that may be known: adding it takes no knowledge away.
 fn nothing() -> Sched {
     let open = Open { run: 0, wait: Some(0), throttled: Some(0) };
-    Sched { open, ..Sched::zero(true, true, true) }
+    let used = Some(Used { off_cpu: Some(OffCpu::default()), ..Used::default() });
+    Sched { open, used, ..Sched::zero(true, true, true) }
 }
 
 fn counts(slot: &Slot) -> Sched {
@@ -267,6 +268,12 @@ fn counts(slot: &Slot) -> Sched {
         preempted: u64::from(slot.preempted),
         voluntary: u64::from(slot.voluntary),
         latency,
+        used: Some(Used {
+            pages: slot.used.pages,
+            stalls: slot.used.stalls,
+            stalled: slot.used.stalled,
+            off_cpu: Some(OffCpu { waited: slot.used.waited, slept: slot.used.slept }),
+        }),
         throttled: Some(slot.throttled),
         migrated: slot.migrated,
         exited: slot.exited,

@@ -10,13 +10,15 @@ use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
+use observer_common::memory::MemoryOffsets;
 use observer_common::pod;
 use observer_common::sched::{CpuState, Offsets};
 use observer_common::tasks::TaskOffsets;
 
 use super::btf::Missing;
+use super::memory::Memory;
 use super::offsets::{self, Lacking, OffsetsError};
-use super::operands;
+use super::operands::Numbers;
 use super::sched::{Tables, delay_places};
 use super::tasks::Tasks;
 use crate::collect::Roots;
@@ -46,6 +48,9 @@ pub enum LoadError {
     /// The kernel lacks a field of the task iterator's.
     #[error("the kernel's BTF says: {0}")]
     NoTasks(Missing),
+    /// The kernel lacks a tracepoint of the memory family's.
+    #[error("the kernel's BTF says: {0}; without it nobody counts page allocations")]
+    NoMemory(Missing),
     /// The object in [`OBJECT_VARIABLE`].
     #[error("cannot read {} (named by {OBJECT_VARIABLE}): {source}", path.display())]
     Object {
@@ -79,6 +84,8 @@ pub struct Programs {
     pub sched: Tables,
     /// The task iterator, or why there is none.
     pub tasks: Result<Tasks, LoadError>,
+    /// The memory family, or why there is none.
+    pub memory: Result<Memory, LoadError>,
     /// What this kernel lacks, each with what is lost.
     pub lacking: Vec<Lacking>,
     /// Nothing yet, of what this kernel accounts.
@@ -115,9 +122,13 @@ impl Programs {
         resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
-        let task_offsets: TaskOffsets = resolved.tasks.clone().unwrap_or(pod::zeroed());
+        let numbers = Numbers {
+            sched: resolved.offsets,
+            tasks: resolved.tasks.clone().unwrap_or(pod::zeroed::<TaskOffsets>()),
+            memory: resolved.memory.clone().unwrap_or(pod::zeroed::<MemoryOffsets>()),
+        };
         let mut object = object()?.into_owned();
-        operands::set(&mut object, &resolved.offsets, &task_offsets).map_err(|error| refused("cannot use the object", &error))?;
+        numbers.put_into(&mut object).map_err(|error| refused("cannot use the object", &error))?;
         let level = log_level();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -142,7 +153,7 @@ impl Programs {
             .map_err(|error| refused("cannot use sched_switch", &error))?;
         program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
         program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
-        let zero = Sched::zero(
+        let mut zero = Sched::zero(
             resolved.offsets.rq_steal != 0,
             resolved.offsets.rq_interrupt != 0,
             resolved.offsets.cfs_rq_throttled != 0,
@@ -151,7 +162,12 @@ impl Programs {
             Ok(offsets) => Tasks::attach(&mut ebpf, &btf, offsets),
             Err(missing) => Err(LoadError::NoTasks(missing.clone())),
         };
-        let programs = Programs { ebpf, logger, sched, tasks, lacking: resolved.lacking, zero };
+        let memory = match &resolved.memory {
+            Ok(offsets) => Memory::attach(&mut ebpf, &btf, offsets),
+            Err(missing) => Err(LoadError::NoMemory(missing.clone())),
+        };
+        zero.used = memory.as_ref().ok().map(Memory::zero);
+        let programs = Programs { ebpf, logger, sched, tasks, memory, lacking: resolved.lacking, zero };
         tracing::debug!(verified = programs.verified(), "the scheduler hook is attached");
         Ok(programs)
     }

@@ -5,6 +5,7 @@ pub mod blame;
 pub mod btf;
 pub mod focus;
 pub mod loader;
+pub mod memory;
 pub mod offsets;
 mod operands;
 pub mod pending;

@@ -1,10 +1,11 @@
 //! Where the running kernel keeps what the programs read, from its BTF: facts, never a version.
 
+use observer_common::memory::MemoryOffsets;
 use observer_common::sched::Offsets;
 use observer_common::tasks::TaskOffsets;
 
 use super::btf::{Btf, BtfError, Missing};
-use super::tasks;
+use super::{memory, tasks};
 
 /// What the kernel's BTF gave: the offsets, and what is missing although the programs do without it.
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub struct Resolved {
     pub lacking: Vec<Lacking>,
     /// For the task iterator; or the field without which it is off, alone.
     pub tasks: Result<TaskOffsets, Missing>,
+    /// For the memory family; or the tracepoint without which it is off, alone.
+    pub memory: Result<MemoryOffsets, Missing>,
 }
 
 /// Something this kernel does not have.
@@ -37,7 +40,7 @@ pub enum OffsetsError {
     Missing(Missing),
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "task_struct",
     "cfs_rq",
     "rq",
@@ -50,6 +53,8 @@ const NAMES: [&str; 12] = [
     "btf_trace_sched_switch",
     "signal_struct",
     "cred",
+    "btf_trace_mm_page_alloc",
+    "bpf_func_id",
 ];
 
 /// Resolves the scheduler family's offsets.
@@ -106,7 +111,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         delays_mask: 0,
         switch_has_state: u64::from(switch_has_state),
     };
-    Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)? })
+    Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)?, memory: memory::resolve(&btf)? })
 }
 
 /// The run queue's clocks of what was taken from it; each exists only if the kernel is configured to account it.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use observer_common::blame::{CELLS, Cell};
 use observer_common::latency::BUCKETS;
+use observer_common::memory::{CpuMemory, Use};
 use observer_common::pod::Pod;
 use observer_common::sched::{
     CpuState, DELAY_WAYS, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_bit, focus_place,
@@ -163,6 +164,11 @@ impl Tables {
         (0..self.cpus).filter_map(open).collect()
     }
 
+    /// What the memory family counted on a CPU so far.
+    pub fn memory(&self, cpu: u32) -> Option<CpuMemory> {
+        self.mapping.read(self.offset(cpu) + offset_of!(CpuState, memory))
+    }
+
     /// Splits these cgroups by process from now on. Returns those for which there was no place.
     pub fn focus(&mut self, keys: &[Key]) -> Vec<Key> {
         let mut places = [0u64; FOCUS_PLACES];
@@ -277,6 +283,13 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
         exited: is.exited.wrapping_sub(was.exited),
         steal: is.steal.wrapping_sub(was.steal),
         interrupt: is.interrupt.wrapping_sub(was.interrupt),
+        used: Use {
+            pages: is.used.pages.wrapping_sub(was.used.pages),
+            stalls: is.used.stalls.wrapping_sub(was.used.stalls),
+            stalled: is.used.stalled.wrapping_sub(was.used.stalled),
+            waited: is.used.waited.wrapping_sub(was.used.waited),
+            slept: is.used.slept.wrapping_sub(was.used.slept),
+        },
         runs: is.runs.wrapping_sub(was.runs),
         preempted: is.preempted.wrapping_sub(was.preempted),
         voluntary: is.voluntary.wrapping_sub(was.voluntary),

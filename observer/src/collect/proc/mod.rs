@@ -5,6 +5,7 @@ pub mod file;
 pub mod loadavg;
 pub mod meminfo;
 pub mod names;
+pub mod numa;
 pub mod stat;
 pub mod tasks;
 pub mod topology;

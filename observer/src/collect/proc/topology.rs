@@ -109,7 +109,7 @@ impl Reader {
 }
 
 /// Entries called `prefix` and a number, ascending by the number (`cpu7`, but not `cpufreq`).
-fn numbered(directory: &Path, prefix: &str) -> Result<Vec<(u32, PathBuf)>, Error> {
+pub(super) fn numbered(directory: &Path, prefix: &str) -> Result<Vec<(u32, PathBuf)>, Error> {
     let failed = |error: io::Error| Error::Read { path: directory.to_owned(), error };
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
