@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use observer::model::cgroup::CpuStat;
 use observer::model::cpu::{Time, Topology};
 use observer::model::host::{Memory, Tasks};
-use observer::model::{Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State};
+use observer::model::{Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State, Used};
 use observer_common::latency::bucket;
 use observer_common::sched::Key;
 
@@ -39,6 +39,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
         contentions: contentions(second, &cgroups),
         cgroups,
         processes: Vec::new(),
+        memory: Vec::new(),
         threads: Vec::new(),
         sources: vec![source("cgroup", State::On), source("memory", off), source("sched", State::On), source("stat", State::On)],
     }
@@ -134,6 +135,7 @@ fn sched(second: u64, number: u64, run: u64, wait: u64) -> Sched {
         throttled: Some(total(second, number + 3, wait / 5)),
         migrated: 0,
         exited: 0,
+        used: Some(Used { pages: run * second, ..Used::default() }),
         open: Open { run: 0, wait: Some(wait % 7 * MS), throttled: Some(0) },
         latency,
     }

@@ -17,8 +17,8 @@ use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
-use self::proc::{Proc, numa};
 use self::proc::topology::{self, Machine};
+use self::proc::{Proc, numa};
 use self::tasks::TaskSource;
 pub use roots::Roots;
 
@@ -137,7 +137,19 @@ impl Collector {
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
         let cgroups = self.rows(listing, &path);
-        Sample { time, uptime, start: self.start, host, cpus, cgroups, contentions, memory, processes, threads, sources: health.sorted() }
+        Sample {
+            time,
+            uptime,
+            start: self.start,
+            host,
+            cpus,
+            cgroups,
+            contentions,
+            memory,
+            processes,
+            threads,
+            sources: health.sorted(),
+        }
     }
 
     fn host(&mut self, health: &mut Health) -> Host {
@@ -158,7 +170,11 @@ impl Collector {
         }
         health.push(self.hook.memory_source());
         let nodes = health.read("numa", || numa::read(&self.roots.sys)).unwrap_or_default();
-        rows.extend(nodes.into_iter().map(|(node, locality)| Allocator { node: Some(node), counts: None, locality: Some(locality) }));
+        rows.extend(nodes.into_iter().map(|(node, locality)| Allocator {
+            node: Some(node),
+            counts: None,
+            locality: Some(locality),
+        }));
         rows
     }
 

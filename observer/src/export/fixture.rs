@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use observer_common::latency::bucket;
+use observer_common::memory::place;
 use observer_common::sched::{Key, kind};
 
 use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::{
-    Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Kind, Party, Process, Sample, Sched, Snapshot, Source, State,
-    Status, Thread,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Kind, Locality, Party, Process, Sample,
+    Sched, Snapshot, Source, State, Status, Thread,
 };
 
 /// Two samples, two seconds apart.
@@ -71,6 +72,7 @@ fn sample(second: u64) -> Sample {
             ),
         ],
         contentions: Vec::new(),
+        memory: allocators(second),
         processes: vec![process(second)],
         threads: vec![thread(second)],
         sources: vec![
@@ -147,7 +149,7 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
 #[track_caller]
 pub(super) fn narrowed(rows: impl Fn(Narrow) -> Vec<String>) {
     let count = |entity, cgroup: Option<&str>| rows(Narrow { entity, cgroup: cgroup.map(str::to_owned) }).len();
-    assert_eq!(count(None, None), 7, "threads only for who asks for them");
+    assert_eq!(count(None, None), 9, "threads only for who asks for them");
     assert_eq!(count(Some(Kind::Cgroup), None), 2);
     assert_eq!(count(Some(Kind::Process), None), 1);
     assert_eq!(count(Some(Kind::Thread), None), 1);
@@ -156,4 +158,14 @@ pub(super) fn narrowed(rows: impl Fn(Narrow) -> Vec<String>) {
     assert_eq!(count(Some(Kind::Cgroup), Some("/")), 1);
     assert_eq!(count(Some(Kind::Cpu), Some("/")), 0);
     assert_eq!(count(None, Some("/a")), 0);
+}
+
+fn allocators(second: u64) -> Vec<Allocator> {
+    let mut counts = Allocations::default();
+    counts.counts[place(0, 1, 0)] = 40 * second;
+    counts.counts[place(9, 1, 0)] = 2 * second;
+    counts.stalls[0].counts[bucket(3_000_000)] = second;
+    counts.stalls[0].sum = 3_000_000 * second;
+    let node = Allocator { node: Some(0), counts: None, locality: Some(Locality { local: 90 * second, remote: 10 * second }) };
+    vec![Allocator { node: None, counts: Some(Arc::new(counts)), locality: None }, node]
 }

@@ -351,6 +351,7 @@ mod tests {
                 cgroups: CGROUPS.iter().chain(&["~other"]).map(cgroup).collect(),
                 contentions,
                 processes: Vec::new(),
+                memory: Vec::new(),
                 threads: Vec::new(),
                 sources: Vec::new(),
             }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, Thread, Value};
+use super::{
+    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, Thread, Value,
+};
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
 #[derive(Clone, Debug)]

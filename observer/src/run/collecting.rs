@@ -278,6 +278,7 @@ mod tests {
                 cgroups: if self.0 > 1 { vec![a] } else { Vec::new() },
                 contentions: Vec::new(),
                 processes: Vec::new(),
+                memory: Vec::new(),
                 threads: Vec::new(),
                 sources: Vec::new(),
             }

@@ -27,11 +27,13 @@ pub enum View {
     Tasks,
     /// How far observer itself can be trusted.
     Health,
+    /// What the page allocator gave and cost.
+    Memory,
 }
 
 impl View {
     /// All, in the order of their numbers.
-    pub const ALL: [View; 4] = [View::Overview, View::Cgroups, View::Tasks, View::Health];
+    pub const ALL: [View; 5] = [View::Overview, View::Cgroups, View::Tasks, View::Health, View::Memory];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl View {
             View::Cgroups => "Cgroups",
             View::Tasks => "Tasks",
             View::Health => "Health",
+            View::Memory => "Memory",
         }
     }
 }
@@ -154,6 +157,8 @@ pub struct App {
     pub tasks: List,
     /// Health's list of cgroups, in an order of its own.
     pub health: List,
+    /// Memory's list of cgroups.
+    pub memory: List,
     pending: Option<char>,
     hits: Hits,
 }
@@ -177,6 +182,7 @@ impl App {
             losers: List::new(OWN),
             tasks: List::new(Sort { column: tasks::SORTED_BY, descending: true }),
             health: List::new(OWN),
+            memory: List::new(OWN),
             cgroups: List::new(Sort { column: cgroups::SORTED_BY, descending: true }),
             pending: None,
             hits: Hits::default(),
@@ -288,7 +294,7 @@ impl App {
         let columns = match self.view {
             View::Cgroups => COLUMNS.len(),
             View::Tasks => tasks::COLUMNS.len(),
-            View::Overview | View::Health => return Effect::Nothing,
+            View::Overview | View::Health | View::Memory => return Effect::Nothing,
         };
         let Sort { column, descending } = self.list().sort;
         match action {
@@ -428,6 +434,7 @@ impl App {
             View::Cgroups => &self.cgroups,
             View::Tasks => &self.tasks,
             View::Health => &self.health,
+            View::Memory => &self.memory,
         }
     }
 
@@ -437,6 +444,7 @@ impl App {
             View::Cgroups => &mut self.cgroups,
             View::Tasks => &mut self.tasks,
             View::Health => &mut self.health,
+            View::Memory => &mut self.memory,
         }
     }
 
@@ -449,6 +457,7 @@ impl App {
             View::Cgroups => lines::flat(snapshot, COLUMNS, self.cgroups.sort, &filter),
             View::Tasks => lines::processes(snapshot, tasks::COLUMNS, self.tasks.sort, &filter),
             View::Health => lines::residuals(snapshot, &filter),
+            View::Memory => lines::allocators(snapshot, &filter),
         };
         self.list_mut().set(lines);
     }

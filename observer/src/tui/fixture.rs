@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use observer_common::latency::bucket;
+use observer_common::memory::place;
 use observer_common::sched::{Key, kind};
 
 use crate::model::cgroup::CpuStat;
@@ -11,8 +12,8 @@ use crate::model::cpu::{Time, Topology};
 use crate::model::host::{Memory, Tasks};
 use crate::model::text::escape;
 use crate::model::{
-    Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Longest, Open, Party, Process, Sample, Sched, Snapshot, Source,
-    State, Status,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Longest, OffCpu, Open, Party, Process,
+    Sample, Sched, Snapshot, Source, State, Status, Used,
 };
 
 const MS: u64 = 1_000_000;
@@ -182,6 +183,7 @@ pub(super) fn nothing() -> Snapshot {
     let mut sample = sample(0, 0, false);
     (sample.host, sample.cgroups, sample.sources) = (Host::default(), Vec::new(), Vec::new());
     sample.contentions.clear();
+    sample.memory.clear();
     sample.processes.clear();
     Snapshot { was: None, is: Arc::new(sample) }
 }
@@ -235,6 +237,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
+        memory: if sched { vec![allocator(second)] } else { Vec::new() },
         processes: PROCESSES_DID.iter().map(|did| did.process(second, sched)).collect(),
         threads: Vec::new(),
         sources: sources(sched),
@@ -272,8 +275,28 @@ impl Did {
     fn sched(&self, second: u64) -> Sched {
         let ms = |each: u64| Some(each * MS * second);
         let open = Open { run: 0, wait: Some(self.pending * MS), throttled: Some(0) };
-        Sched { throttled: ms(self.stopped), migrated: self.pending * MS * second, open, ..waited(second, self.cpu, self.wait) }
+        let used = Used {
+            pages: 1_000 * self.cpu * second,
+            stalls: self.stopped * second,
+            stalled: self.stopped * MS * second / 10,
+            off_cpu: Some(OffCpu::default()),
+        };
+        let (throttled, migrated) = (ms(self.stopped), self.pending * MS * second);
+        Sched { throttled, migrated, open, used: Some(used), ..waited(second, self.cpu, self.wait) }
     }
+}
+
+fn allocator(second: u64) -> Allocator {
+    let mut counts = Allocations::default();
+    for (order, migratetype, class, each) in [(0, 1, 0, 48_200), (0, 0, 2, 310), (3, 0, 3, 75), (9, 1, 0, 12)] {
+        counts.counts[place(order, migratetype, class)] = each * second;
+    }
+    counts.failures[3] = 2 * second;
+    counts.fallbacks[1] = 5 * second;
+    counts.stalls[1].counts[bucket(40_000)] = 300 * second;
+    counts.stalls[1].counts[bucket(2 * MS)] = 9 * second;
+    counts.stalls[1].sum = 30 * MS * second;
+    Allocator { node: None, counts: Some(Arc::new(counts)), locality: None }
 }
 
 /// In the order of the model. Like the kernel side's, a counter is there only when it has grown.

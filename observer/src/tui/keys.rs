@@ -60,6 +60,7 @@ pub static KEYS: &[Binding] = &[
     bind(Browse, &[char('2')], Action::Show(View::Cgroups), "cgroups", ""),
     bind(Browse, &[char('3')], Action::Show(View::Tasks), "tasks", ""),
     bind(Browse, &[char('4')], Action::Show(View::Health), "health", ""),
+    bind(Browse, &[char('5')], Action::Show(View::Memory), "memory", ""),
     bind(Browse, &[char(' ')], Action::Pause, "pause, go on", "pause"),
     bind(Browse, &[char('/')], Action::Filter, "filter by path, unit, name or command as you type", "filter"),
     bind(Browse, &[Key(KeyCode::Enter)], Action::Open, "open the cgroup, or that of the process", "open"),

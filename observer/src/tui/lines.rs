@@ -148,6 +148,21 @@ pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
     shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
 }
 
+/// Those whose tasks the page allocator stalled, by how long; then those to which it gave most.
+pub fn allocators(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();
+    let stalled: Vec<_> = rows.iter().map(|row| row.number(&cgroup::STALL_TIME, &[])).collect();
+    let pages: Vec<_> = rows.iter().map(|row| row.number(&cgroup::PAGES, &[])).collect();
+    let takes = |index: &usize| stalled[*index] > Some(0.0) || pages[*index] > Some(0.0);
+    let mut shown: Vec<usize> = (0..rows.len()).filter(|index| takes(index) && matches(rows[*index].is, filter)).collect();
+    shown.sort_by(|a, b| {
+        order(stalled[*a], stalled[*b], true)
+            .then_with(|| order(pages[*a], pages[*b], true))
+            .then_with(|| rows[*a].is.path.cmp(&rows[*b].is.path))
+    });
+    shown.into_iter().map(|index| Line { index, key: rows[index].is.id, depth: 0, fold: Fold::Leaf, matches: true }).collect()
+}
+
 /// Those whose time the kernel counts otherwise, by how much time that is: a large part of next to nothing means little.
 pub fn residuals(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
     let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();

@@ -46,6 +46,8 @@ pub enum Tone {
     Wait,
     /// Time stopped by a quota.
     Throttled,
+    /// Time doing the page allocator's work.
+    Stalled,
 }
 
 impl Palette {
@@ -87,6 +89,7 @@ fn dark(tone: Tone) -> Option<Color> {
         Tone::Steal => 203,
         Tone::Wait => 215,
         Tone::Throttled => 80,
+        Tone::Stalled => 183,
     }))
 }
 
@@ -99,6 +102,6 @@ fn sixteen(tone: Tone) -> Option<Color> {
         Tone::Bad | Tone::Steal => Color::Red,
         Tone::User => Color::Blue,
         Tone::System => Color::Green,
-        Tone::Interrupt => Color::Magenta,
+        Tone::Interrupt | Tone::Stalled => Color::Magenta,
     })
 }

@@ -108,6 +108,8 @@ fn frames() {
     golden("detail-of-a-culprit", fixture::snapshot(), "j j Enter");
     golden("detail-in-focus", fixture::in_focus(), "2 j Enter");
     golden("health", fixture::snapshot(), "4 j");
+    golden("memory", fixture::snapshot(), "5 j");
+    golden("memory-without-sched", fixture::without_sched(), "5");
     golden("health-in-trouble", fixture::in_trouble(), "4");
     golden("health-first", fixture::first(), "4");
     golden("help", fixture::snapshot(), "2 ?");
@@ -226,7 +228,9 @@ fn keys_change_the_state() {
     check("Tab Tab Tab", "health, 9 lines");
     check("4 / batch Enter j", "health, 3 lines, at /batch.slice, filter batch");
     check("4 j Enter", "health, 9 lines, at /, open");
-    check("Tab Tab Tab Tab", "overview, 6 lines");
+    check("Tab Tab Tab Tab", "memory, 9 lines");
+    check("5 / batch Enter j", "memory, 3 lines, at /batch.slice, filter batch");
+    check("Tab Tab Tab Tab Tab", "overview, 6 lines");
     check("3 j", "tasks, 5 lines, at 4194303");
     check("3 j j", "tasks, 5 lines, at 4242");
     check("3 I j", "tasks, 5 lines, at 1");

@@ -8,6 +8,7 @@ mod cgroups;
 mod cli;
 mod health;
 mod launcher;
+mod memory;
 mod program;
 mod roles;
 mod sched;
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     if let Some(role) = arguments.next().and_then(|argument| argument.strip_prefix("role:").map(str::to_owned)) {
         return roles::play(&role, &arguments.collect::<Vec<_>>());
     }
-    let trials = [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), cli::trials()]
+    let trials = [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), memory::trials(), cli::trials()]
         .into_iter()
         .flatten()
         .map(|(name, test)| Trial::test(name, move || thrice(test)));

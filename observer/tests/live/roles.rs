@@ -28,6 +28,9 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("hostile", [ms]) => hostile(ms),
         ("rest", [turns]) => rest(turns),
         ("threads", [count, ms]) => threads(count, ms),
+        ("touch", [mib]) => touch(mib),
+        ("write", [path, mib]) => write(path, mib),
+        ("read", [path, times]) => read(path, times),
         _ => Err(format!("no role {role} with {arguments:?}")),
     };
     match done {
@@ -238,4 +241,52 @@ fn threads(count: &str, ms: &str) -> Result<(), String> {
     fs::write("/proc/self/comm", "done").map_err(|error| error.to_string())?;
     std::thread::sleep(Duration::from_secs(600));
     Ok(())
+}
+
+/// Touches every page of so much memory, once.
+fn touch(mib: &str) -> Result<(), String> {
+    let bytes = (number(mib)? << 20) as usize;
+    let mut memory = vec![0u8; bytes];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    std::hint::black_box(&memory);
+    Ok(())
+}
+
+/// Writes a file of so many MiB, in pieces of 2 MiB.
+fn write(path: &str, mib: &str) -> Result<(), String> {
+    fill(Path::new(path), number(mib)?).map(drop).map_err(|error| format!("{path}: {error}"))
+}
+
+/// As [`write`], and on disk alone when it returns.
+pub(crate) fn write_file(path: &Path, mib: u64) -> std::io::Result<()> {
+    let file = fill(path, mib)?;
+    file.sync_all()?;
+    // Or the page cache has it, and who reads it allocates nothing.
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
+fn fill(path: &Path, mib: u64) -> std::io::Result<fs::File> {
+    let piece = vec![1u8; 2 << 20];
+    let mut file = fs::File::create(path)?;
+    for _ in 0..mib / 2 {
+        file.write_all(&piece)?;
+    }
+    Ok(file)
+}
+
+/// Reads a file from its beginning to its end, a number of times.
+fn read(path: &str, times: &str) -> Result<(), String> {
+    let mut piece = vec![0u8; 1 << 20];
+    for _ in 0..number(times)? {
+        let mut file = fs::File::open(path).map_err(|error| format!("{path}: {error}"))?;
+        while file.read(&mut piece).map_err(|error| format!("{path}: {error}"))? > 0 {}
+    }
+    Ok(())
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text} is no number"))
 }

@@ -284,6 +284,7 @@ fn counts(slot: &Slot) -> Sched {
 #[cfg(test)]
 mod tests {
     use observer_common::latency::BUCKETS;
+    use observer_common::memory::Use;
 
     use super::*;
 
@@ -307,6 +308,7 @@ mod tests {
             longest_culprit: 0,
             steal: 4,
             interrupt: 5,
+            used: Use { pages: 6, stalls: 1, stalled: 90, waited: 20, slept: 30 },
             runs: 3,
             preempted: 1,
             voluntary: 2,

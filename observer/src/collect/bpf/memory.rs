@@ -69,7 +69,8 @@ impl Memory {
 
 fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<(), LoadError> {
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
-    let program: &mut BtfTracePoint = program.try_into().map_err(|error| refused("cannot use a program of the memory family", &error))?;
+    let program: &mut BtfTracePoint =
+        program.try_into().map_err(|error| refused("cannot use a program of the memory family", &error))?;
     program.load(tracepoint, btf).map_err(|error| refused("cannot load a program of the memory family", &error))?;
     program.attach().map_err(|error| refused("cannot attach a program of the memory family", &error))?;
     Ok(())

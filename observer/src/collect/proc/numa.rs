@@ -13,7 +13,8 @@ pub fn read(sys: &Path) -> Result<Vec<(u32, Locality)>, Error> {
         nodes => nodes?,
     };
     let mut buffer = Vec::new();
-    let mut read = |(number, node): (u32, std::path::PathBuf)| Ok((number, file::parse(&node.join("numastat"), &mut buffer, parse)?));
+    let mut read =
+        |(number, node): (u32, std::path::PathBuf)| Ok((number, file::parse(&node.join("numastat"), &mut buffer, parse)?));
     nodes.into_iter().map(&mut read).collect()
 }
 

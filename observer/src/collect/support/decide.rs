@@ -23,6 +23,7 @@ pub fn decide(facts: &Facts) -> Vec<Feature> {
         privileges(facts),
         programs(facts),
         tasks(facts),
+        allocations(facts),
         memory(facts),
     ]
 }
@@ -183,6 +184,23 @@ fn tasks(facts: &Facts) -> Feature {
     }
 }
 
+fn allocations(facts: &Facts) -> Feature {
+    const NAME: &str = "allocations";
+    const LOST: &str =
+        "Page allocations by order, migratetype, class and cgroup; stalls in reclaim and compaction, also in the ledger.";
+    match (&facts.attempt, &facts.allocations) {
+        (Attempt::Worked(_), Ok(lacking)) if lacking.is_empty() => available(NAME, LOST, None),
+        (Attempt::Worked(_), Ok(lacking)) => degraded(NAME, LOST, lacking.join("; "), None),
+        (Attempt::Worked(_), Err(why)) => missing(NAME, LOST, why.clone(), None),
+        (Attempt::NotTried(why), _) => {
+            missing(NAME, LOST, format!("loading was not tried: {why}"), Some("ask again without --no-bpf"))
+        }
+        (Attempt::NotPermitted(_) | Attempt::Failed(_), _) => {
+            missing(NAME, LOST, "the programs cannot be loaded".into(), Some("see programs"))
+        }
+    }
+}
+
 /// What to do when the kernel did not permit it: not always what its answer suggests.
 fn permission(facts: &Facts) -> String {
     if facts.user_namespace || absent_capabilities(facts).is_none_or(|absent| !absent.is_empty()) {
@@ -238,6 +256,7 @@ mod tests {
             bytes_per_cpu: 700 << 10,
             attempt: Attempt::Worked(31),
             tasks: Ok(1234),
+            allocations: Ok(Vec::new()),
             roots: Roots::default(),
         }
     }

@@ -3,7 +3,8 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{cgroups, health, overview, tasks};
+use super::{cgroups, health, memory, overview, tasks};
+use crate::model::memory::{ALLOCATIONS, FAILURES, FALLBACKS};
 use crate::model::{Entity, host};
 use crate::tui::app::{App, Hits, View};
 use crate::tui::keys::{KEYS, Mode};
@@ -63,6 +64,15 @@ fn lines(view: View, width: u16) -> Vec<(Tone, String)> {
                 explain(&mut lines, metric.info.title, metric.info.help, width);
             }
             columns(&mut lines, health::COLUMNS, width);
+        }
+        View::Memory => {
+            for (metric, _) in memory::STALLS {
+                explain(&mut lines, metric.info.title, metric.info.help, width);
+            }
+            for metric in [&ALLOCATIONS, &FAILURES, &FALLBACKS] {
+                explain(&mut lines, metric.info.title, metric.info.help, width);
+            }
+            columns(&mut lines, memory::COLUMNS, width);
         }
     }
     lines

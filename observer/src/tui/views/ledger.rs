@@ -17,6 +17,7 @@ pub static ACCOUNTS: &[Segment] = &[
     account(&[("observer.ledger.account", "throttled")], "t", "throttled", Tone::Throttled),
     account(&[("observer.ledger.account", "stolen")], "X", "stolen", Tone::Steal),
     account(&[("observer.ledger.account", "interrupted")], "i", "interrupted", Tone::Interrupt),
+    account(&[("observer.ledger.account", "stalled")], "m", "stalled", Tone::Stalled),
 ];
 
 const fn account(attributes: crate::model::Attributes, symbol: &'static str, name: &'static str, tone: Tone) -> Segment {
@@ -97,7 +98,8 @@ impl Ledger {
                 }
                 _ => format!("{} {} {share}", account.symbol, account.name),
             };
-            piece(0, account.tone, text)
+            // Where there is no room for all, what is nothing or unknown goes.
+            piece(u8::from(number.is_none_or(|number| number == 0.0)), account.tone, text)
         };
         accounts.map(text).collect()
     }

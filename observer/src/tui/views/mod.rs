@@ -7,6 +7,7 @@ pub mod header;
 pub mod health;
 pub mod help;
 pub mod ledger;
+pub mod memory;
 pub mod overview;
 pub mod tasks;
 pub mod verdict;
@@ -35,6 +36,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) -> Hits {
             View::Cgroups => cgroups::draw(app, snapshot, buffer, body, &mut hits),
             View::Tasks => tasks::draw(app, snapshot, buffer, body, &mut hits),
             View::Health => health::draw(app, snapshot, buffer, body, &mut hits),
+            View::Memory => memory::draw(app, snapshot, buffer, body, &mut hits),
         },
     }
     if app.help {
