@@ -28,13 +28,15 @@ enum Name {
     Encode,
     /// Reading 5,000 threads, the iterator beside /proc; needs root
     Tasks,
+    /// Counting page allocations beside an empty program, and what a loop of page faults pays; needs root
+    Pages,
     /// Start to first frame, to first line, to attached programs; as root with eBPF, too
     Start,
 }
 
 impl Name {
     fn needs_root(self) -> bool {
-        matches!(self, Self::Hook | Self::Tasks)
+        matches!(self, Self::Hook | Self::Tasks | Self::Pages)
     }
 
     /// The bench target's name.
@@ -44,6 +46,7 @@ impl Name {
             Self::Frame => "frame",
             Self::Encode => "encode",
             Self::Tasks => "tasks",
+            Self::Pages => "pages",
             Self::Start => "start",
         }
     }

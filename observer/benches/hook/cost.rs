@@ -149,7 +149,7 @@ impl Rounds {
 
 /// The scheduler hook's.
 pub(crate) fn counted(programs: &Programs) -> Result<Counted> {
-    let (runs, time) = programs.counted()?;
+    let (runs, time) = programs.counted("sched_switch")?;
     Ok(Counted { runs, time })
 }
 

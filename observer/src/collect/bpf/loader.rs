@@ -172,13 +172,13 @@ impl Programs {
         Ok(programs)
     }
 
-    /// How often the scheduler hook ran and for how long, as the kernel counts while its statistics are on.
+    /// How often a program ran and for how long, as the kernel counts while its statistics are on.
     ///
     /// # Errors
     ///
     /// What the kernel says to the question.
-    pub fn counted(&self) -> Result<(u64, Duration), LoadError> {
-        let program = self.ebpf.program("sched_switch").ok_or_else(|| missing("sched_switch"))?;
+    pub fn counted(&self, program: &str) -> Result<(u64, Duration), LoadError> {
+        let program = self.ebpf.program(program).ok_or_else(|| missing(program))?;
         let info = program.info().map_err(|error| refused("cannot ask for statistics", &error))?;
         Ok((info.run_count(), info.run_time()))
     }
