@@ -5,7 +5,7 @@
 
 use crate::{latency, pod};
 
-/// Orders told apart: an allocation is of 2^order pages. x86 has 11; what is beyond the last goes to the last.
+/// Orders told apart: an allocation is of 2^order pages. x86 has 11, arm64 with pages of 64 KiB has 14.
 pub const ORDERS: usize = 16;
 /// Migratetypes told apart (`enum migratetype`).
 pub const TYPES: usize = 8;
@@ -28,8 +28,7 @@ pub enum Class {
 /// The place of a count in [`CpuMemory::allocations`].
 #[inline(always)]
 pub const fn place(order: usize, migratetype: usize, class: usize) -> usize {
-    let order = if order < ORDERS { order } else { ORDERS - 1 };
-    (order * TYPES + (migratetype & (TYPES - 1))) * CLASSES + (class & (CLASSES - 1))
+    ((order & (ORDERS - 1)) * TYPES + (migratetype & (TYPES - 1))) * CLASSES + (class & (CLASSES - 1))
 }
 
 /// What a task may be stalled by.
@@ -166,6 +165,5 @@ mod tests {
                 }
             }
         }
-        assert_eq!(place(99, 1, 2), place(15, 1, 2), "beyond the last order");
     }
 }

@@ -118,7 +118,7 @@ fn touch() -> f64 {
 fn observer() -> Result<Programs> {
     let cpus = std::fs::read_to_string("/sys/devices/system/cpu/online")?.trim().rsplit(['-', ',']).next().map(str::parse::<u32>);
     let programs = Programs::load(&Roots::default(), cpus.ok_or("no CPU")?? + 1)?;
-    programs.memory.as_ref().map_err(|error| error.to_string())?;
+    programs.memory.as_ref().map_err(ToString::to_string)?;
     Ok(programs)
 }
 
