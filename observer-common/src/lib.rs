@@ -7,3 +7,4 @@ pub mod latency;
 pub mod pod;
 pub mod sched;
 pub mod tasks;
+pub mod tcp;

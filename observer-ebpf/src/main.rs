@@ -12,6 +12,7 @@ mod kernel;
 mod maps;
 mod sched;
 mod tasks;
+mod tcp;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -1,6 +1,6 @@
 //! The list of all metrics: what `observer metrics`, docs/METRICS.md and the rules below loop over.
 
-use super::{Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, Process, Source, Thread};
+use super::{Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, Process, Source, TcpFlow, Thread};
 
 /// A metric of one kind of entity.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub fn all() -> Vec<Entry> {
     entries.extend(of::<Cpu>());
     entries.extend(of::<Cgroup>());
     entries.extend(of::<Contention>());
+    entries.extend(of::<TcpFlow>());
     entries.extend(of::<Process>());
     entries.extend(of::<Thread>());
     entries.extend(of::<Source>());

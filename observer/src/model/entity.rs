@@ -15,6 +15,8 @@ pub enum Kind {
     Cgroup,
     /// A victim and a culprit.
     Contention,
+    /// A TCP flow that retransmitted.
+    TcpFlow,
     /// A process with all its threads.
     Process,
     /// A thread.
@@ -25,7 +27,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of output.
-    pub const ALL: [Kind; 7] = [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Contention, Kind::Process, Kind::Thread, Kind::Source];
+    pub const ALL: [Kind; 8] =
+        [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Contention, Kind::TcpFlow, Kind::Process, Kind::Thread, Kind::Source];
 
     /// The name used on the command line and in every output.
     pub fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Kind {
             Kind::Cpu => "cpu",
             Kind::Cgroup => "cgroup",
             Kind::Contention => "contention",
+            Kind::TcpFlow => "tcp_flow",
             Kind::Process => "process",
             Kind::Thread => "thread",
             Kind::Source => "source",
@@ -45,10 +49,10 @@ impl Kind {
         self != Kind::Thread
     }
 
-    /// Whether its rows leave as time series. Processes and threads come and go by the thousand, and each would be a series that ends soon
-    /// and is kept for years; their cgroups carry the same time.
+    /// Whether its rows leave as time series. Processes, threads and flows come and go by the thousand, and each would be a series that ends
+    /// soon and is kept for years; their cgroups carry the same time, the host the same segments.
     pub fn is_exported(self) -> bool {
-        !matches!(self, Kind::Process | Kind::Thread)
+        !matches!(self, Kind::Process | Kind::Thread | Kind::TcpFlow)
     }
 }
 

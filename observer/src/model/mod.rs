@@ -19,6 +19,7 @@ pub mod sample;
 pub mod sched;
 pub mod source;
 pub mod task;
+pub mod tcp;
 pub mod text;
 pub mod thread;
 
@@ -36,4 +37,5 @@ pub use sample::{AnyRow, Row, Sample, Snapshot};
 pub use sched::{Ledger, Open, Sched};
 pub use source::{Source, State};
 pub use task::{Counts, Identity, Status};
+pub use tcp::{TcpFlow, TcpTotals};
 pub use thread::Thread;

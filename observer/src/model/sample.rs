@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, Thread, Value};
+use super::{
+    Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, TcpFlow, Thread, Value,
+};
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Sample {
     pub cgroups: Vec<Cgroup>,
     /// Who waited for whom.
     pub contentions: Vec<Contention>,
+    /// TCP flows that retransmitted.
+    pub tcp_flows: Vec<TcpFlow>,
     /// Processes.
     pub processes: Vec<Process>,
     /// Threads.
@@ -64,6 +68,7 @@ impl Snapshot {
         self.rows::<Cpu>().for_each(|row| visit(&row));
         self.rows::<Cgroup>().for_each(|row| visit(&row));
         self.rows::<Contention>().for_each(|row| visit(&row));
+        self.rows::<TcpFlow>().for_each(|row| visit(&row));
         self.rows::<Process>().for_each(|row| visit(&row));
         self.rows::<Thread>().for_each(|row| visit(&row));
         self.rows::<Source>().for_each(|row| visit(&row));

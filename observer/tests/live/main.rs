@@ -13,6 +13,7 @@ mod roles;
 mod sched;
 mod storms;
 mod tasks;
+mod tcp;
 
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     if let Some(role) = arguments.next().and_then(|argument| argument.strip_prefix("role:").map(str::to_owned)) {
         return roles::play(&role, &arguments.collect::<Vec<_>>());
     }
-    let trials = [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), cli::trials()]
+    let trials = [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), tcp::trials(), cli::trials()]
         .into_iter()
         .flatten()
         .map(|(name, test)| Trial::test(name, move || thrice(test)));

@@ -2,9 +2,10 @@
 
 use observer_common::sched::Offsets;
 use observer_common::tasks::TaskOffsets;
+use observer_common::tcp::TcpOffsets;
 
 use super::btf::{Btf, BtfError, Missing};
-use super::tasks;
+use super::{tasks, tcp};
 
 /// What the kernel's BTF gave: the offsets, and what is missing although the programs do without it.
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub struct Resolved {
     pub lacking: Vec<Lacking>,
     /// For the task iterator; or the field without which it is off, alone.
     pub tasks: Result<TaskOffsets, Missing>,
+    /// For the TCP family; or what it is off without, alone.
+    pub tcp: Result<TcpOffsets, Missing>,
 }
 
 /// Something this kernel does not have.
@@ -37,7 +40,7 @@ pub enum OffsetsError {
     Missing(Missing),
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 21] = [
     "task_struct",
     "cfs_rq",
     "rq",
@@ -50,6 +53,15 @@ const NAMES: [&str; 12] = [
     "btf_trace_sched_switch",
     "signal_struct",
     "cred",
+    "sock_common",
+    "net",
+    "sock",
+    "sock_cgroup_data",
+    "sk_buff",
+    "tcp_skb_cb",
+    "tcp_sock",
+    "inet_connection_sock",
+    "btf_trace_tcp_retransmit_skb",
 ];
 
 /// Resolves the scheduler family's offsets.
@@ -106,7 +118,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         delays_mask: 0,
         switch_has_state: u64::from(switch_has_state),
     };
-    Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)? })
+    Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)?, tcp: tcp::resolve(&btf)? })
 }
 
 /// The run queue's clocks of what was taken from it; each exists only if the kernel is configured to account it.
