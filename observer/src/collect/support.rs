@@ -46,6 +46,8 @@ pub struct Facts {
     pub attempt: Attempt,
     /// Where the programs work, whether the task iterator does, too: how many threads it told, or why not.
     pub tasks: Result<usize, String>,
+    /// Where the programs work, whether those of TCP do, too, and what they lack, or why not.
+    pub tcp: Result<Vec<String>, String>,
     /// The roots, for the sentences.
     pub roots: Roots,
 }
@@ -95,8 +97,8 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
     let uid_map = std::fs::read_to_string(roots.proc.join("self/uid_map")).unwrap_or_default();
     let lockdown = std::fs::read_to_string(roots.sys.join("kernel/security/lockdown")).unwrap_or_default();
     let cpus = cpus(&roots.sys);
-    let (attempt, tasks) =
-        if bpf { attempt(roots, &cpus) } else { (Attempt::NotTried("eBPF is switched off (--no-bpf)"), Err("not tried".into())) };
+    let Tried { attempt, tasks, tcp } =
+        if bpf { attempt(roots, &cpus) } else { Tried::failed(Attempt::NotTried("eBPF is switched off (--no-bpf)")) };
     Facts {
         euid: field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
         capabilities: field(&status, "CapEff:").and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()),
@@ -109,6 +111,7 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
         types: types(&roots.sys.join("kernel/btf/vmlinux")),
         attempt,
         tasks,
+        tcp,
         cpus,
         bytes_per_cpu: BYTES_PER_CPU,
         roots: roots.clone(),
@@ -147,18 +150,34 @@ fn cpus(sys: &Path) -> Result<u32, String> {
     highest.map(|highest| highest + 1).ok_or_else(|| format!("{} tells none", sys.join("devices/system/cpu/online").display()))
 }
 
-/// Loads and attaches everything, and reads the task iterator, which may fail alone.
-fn attempt(roots: &Roots, cpus: &Result<u32, String>) -> (Attempt, Result<usize, String>) {
-    let failed = |attempt| (attempt, Err("not tried".into()));
+/// What came of trying, with what may fail alone.
+struct Tried {
+    attempt: Attempt,
+    tasks: Result<usize, String>,
+    tcp: Result<Vec<String>, String>,
+}
+
+impl Tried {
+    fn failed(attempt: Attempt) -> Tried {
+        Tried { attempt, tasks: Err("not tried".into()), tcp: Err("not tried".into()) }
+    }
+}
+
+/// Loads and attaches everything, and reads the task iterator.
+fn attempt(roots: &Roots, cpus: &Result<u32, String>) -> Tried {
     let cpus = match cpus {
         Ok(cpus) => *cpus,
-        Err(why) => return failed(Attempt::Failed(format!("cannot tell the CPUs: {why}"))),
+        Err(why) => return Tried::failed(Attempt::Failed(format!("cannot tell the CPUs: {why}"))),
     };
     let began = Instant::now();
     match Programs::load(roots, cpus) {
-        Ok(programs) => (Attempt::Worked(began.elapsed().as_millis()), threads(roots, programs)),
-        Err(error @ LoadError::NotPermitted(_)) => failed(Attempt::NotPermitted(error.to_string())),
-        Err(error) => failed(Attempt::Failed(error.to_string())),
+        Ok(programs) => {
+            let attempt = Attempt::Worked(began.elapsed().as_millis());
+            let tcp = programs.tcp.as_ref().map(|tcp| tcp.lacking().to_vec()).map_err(ToString::to_string);
+            Tried { attempt, tasks: threads(roots, programs), tcp }
+        }
+        Err(error @ LoadError::NotPermitted(_)) => Tried::failed(Attempt::NotPermitted(error.to_string())),
+        Err(error) => Tried::failed(Attempt::Failed(error.to_string())),
     }
 }
 

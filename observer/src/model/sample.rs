@@ -120,6 +120,17 @@ impl<'a, E: Entity> Row<'a, E> {
         sum
     }
 
+    /// What a counter has counted so far, in the metric's unit; summed over its points. `None` when it is unknown.
+    pub fn total(&self, metric: &'static Metric<E>) -> Option<f64> {
+        let mut sum = None;
+        metric.points(self.is, self.was, self.interval, &mut |point| {
+            if let Value::Counter { total, .. } = point.value {
+                *sum.get_or_insert(0.0) += point.info.unit.scale(total);
+            }
+        });
+        sum
+    }
+
     /// The `q`-quantile of what a histogram metric took in during the interval, in seconds.
     pub fn quantile(&self, metric: &'static Metric<E>, q: f64) -> Option<f64> {
         let mut found = None;

@@ -9,6 +9,7 @@ pub mod help;
 pub mod ledger;
 pub mod overview;
 pub mod tasks;
+pub mod tcp;
 pub mod verdict;
 pub mod waits;
 
@@ -34,6 +35,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) -> Hits {
             View::Overview => overview::draw(app, snapshot, buffer, body, &mut hits),
             View::Cgroups => cgroups::draw(app, snapshot, buffer, body, &mut hits),
             View::Tasks => tasks::draw(app, snapshot, buffer, body, &mut hits),
+            View::Tcp => tcp::draw(app, snapshot, buffer, body, &mut hits),
             View::Health => health::draw(app, snapshot, buffer, body, &mut hits),
         },
     }
