@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use observer::collect::{Collector, Roots};
 use observer::model::tcp::Resent;
-use observer::model::{AnyRow, Row, Sample, State, TcpFlow};
+use observer::model::{AnyRow, Row, Sample, Source, State, TcpFlow};
 use observer_common::tcp::Cause;
 use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use super::Test;
+use super::{Test, health};
 
 /// All tests of this family.
 pub(crate) fn trials() -> Vec<Test> {
@@ -29,6 +29,8 @@ pub(crate) fn trials() -> Vec<Test> {
         ("tcp::lost_syn_acks_agree_with_the_kernel", || in_namespace(|space| lost_syn_acks(space, V6))),
         ("tcp::fast_retransmits_agree_with_the_kernel", || in_namespace(|space| lossy_bulk(space, V4))),
         ("tcp::fast_retransmits_of_ipv6_agree_with_the_kernel", || in_namespace(|space| lossy_bulk(space, V6))),
+        ("tcp::readings_in_between_lose_nothing", || in_namespace(|space| read_in_between(space, true))),
+        ("tcp::readings_in_between_lose_nothing_without_a_barrier", || in_namespace(|space| read_in_between(space, false))),
         ("tcp::mapped_addresses_are_ipv4", || in_namespace(mapped)),
         ("tcp::failed_attempts_are_counted_apart", || in_namespace(failures)),
         ("tcp::what_finds_no_place_is_counted", || in_namespace(many_flows)),
@@ -66,10 +68,11 @@ impl Space {
         let mut collector = Collector::new(Roots::default());
         collector.attach();
         let sample = collector.collect();
-        let source = sample.sources.iter().find(|source| source.name == "tcp").ok_or("no health of tcp")?;
-        match source.state {
-            State::On => Ok(Space { inode, collector }),
-            ref state => Err(format!("the family is not on: {state:?}")),
+        let state = &source(&sample)?.state;
+        if *state == health::tcp_attached()? {
+            Ok(Space { inode, collector })
+        } else {
+            Err(format!("the family is not on: {state:?}"))
         }
     }
 
@@ -221,8 +224,8 @@ fn timeouts(space: &mut Space, address: IpAddr) -> Result<String, String> {
     if ends != (label(flow, "local"), label(flow, "peer")) {
         return Err(format!("{:?} is called {:?}", ends, AnyRow::labels(&row(flow))));
     }
-    if label(flow, "cgroup") != Some(own_cgroup()?) {
-        return Err(format!("cgroup {:?}, not {}", label(flow, "cgroup"), own_cgroup()?));
+    if label(flow, "cgroup") != own_cgroup()? {
+        return Err(format!("cgroup {:?}, not {:?}", label(flow, "cgroup"), own_cgroup()?));
     }
     let last = flow.last.ok_or("nothing is known of it")?;
     let (srtt, rto) = (last.kernel.srtt, u64::from(last.kernel.rto) * last.tick);
@@ -272,7 +275,7 @@ fn lost_syn_acks(space: &mut Space, address: IpAddr) -> Result<String, String> {
     if of(Cause::SynAck) == 0 || of(Cause::Syn) == 0 || server.resent.segments[Cause::SynAck as usize] != of(Cause::SynAck) {
         return Err(format!("{ours:?}, the kernel: {kernels:?}"));
     }
-    if server.last.map(|last| last.state()) != Some("syn_recv") || label(server, "cgroup") != Some(own_cgroup()?) {
+    if server.last.map(|last| last.state()) != Some("syn_recv") || label(server, "cgroup") != own_cgroup()? {
         return Err(format!("{server:?}"));
     }
     Ok(format!("{} SYNs and {} SYN-ACKs", of(Cause::Syn), of(Cause::SynAck)))
@@ -286,11 +289,10 @@ fn begin(client: &Socket, to: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Much data to one who loses some of it.
-fn lossy_bulk(space: &mut Space, address: IpAddr) -> Result<String, String> {
+/// Much data to one who loses some of it. Ends when all of it has come.
+fn bulk(address: IpAddr, many: usize) -> Result<(Socket, Socket), String> {
     let (mut client, mut server) = pair(address)?;
     loses_one_of(&server, 40)?;
-    let many = 24 << 20;
     let writer = thread::spawn(move || client.write_all(&vec![7; many]).map(|()| client));
     let mut received = 0;
     let mut buffer = vec![0; 1 << 16];
@@ -298,14 +300,47 @@ fn lossy_bulk(space: &mut Space, address: IpAddr) -> Result<String, String> {
         received += server.read(&mut buffer).map_err(say("read"))?;
     }
     hears(&server)?;
-    let _client = writer.join().map_err(|_| "the writer panicked")?.map_err(say("write"))?;
+    let client = writer.join().map_err(|_| "the writer panicked")?.map_err(say("write"))?;
     // The last acknowledgement may still be on its way.
     thread::sleep(Duration::from_millis(300));
+    Ok((client, server))
+}
+
+fn lossy_bulk(space: &mut Space, address: IpAddr) -> Result<String, String> {
+    let _both = bulk(address, 24 << 20)?;
     let (_, ours, kernels) = space.agrees()?;
-    if kernels.fast < 20 || kernels.segments == 0 {
+    if kernels.fast < 20 {
         return Err(format!("too little was lost: {kernels:?}"));
     }
     Ok(format!("by cause {:?}, {} failed; the kernel: {kernels:?}", ours.segments, ours.failures))
+}
+
+/// Four connections lose segments while their flows are taken from the kernel's map again and again.
+fn read_in_between(space: &mut Space, barrier: bool) -> Result<String, String> {
+    if !barrier {
+        space.collector.without_barrier();
+    }
+    // Threads inherit the namespace of the one that makes them.
+    let connections: Vec<_> = (0..4).map(|_| thread::spawn(|| bulk(V4, 8 << 20))).collect();
+    let (mut readings, mut before) = (0, 0);
+    while !connections.iter().all(thread::JoinHandle::is_finished) {
+        let sample = space.collector.collect();
+        let sum = space.flows(&sample).iter().map(|flow| flow.resent.total()).sum();
+        if sum < before {
+            return Err(format!("{before} segments became {sum}"));
+        }
+        (readings, before) = (readings + 1, sum);
+    }
+    for connection in connections {
+        connection.join().map_err(|_| "a connection panicked")??;
+    }
+    // Without a barrier what was counted last is told one reading later.
+    space.collector.collect();
+    let (_, ours, kernels) = space.agrees()?;
+    if kernels.fast < 20 || readings < 10 || before == 0 {
+        return Err(format!("{readings} readings, too little was lost: {kernels:?}"));
+    }
+    Ok(format!("{} segments in {readings} readings, {before} of them before the last", ours.total()))
 }
 
 /// A socket of IPv6 that talks to IPv4 has the addresses of IPv4.
@@ -380,11 +415,15 @@ fn many_flows(space: &mut Space) -> Result<String, String> {
     if rows != all || is.tcp_flows.len() > 1_001 {
         return Err(format!("{} rows sum to {rows}, of {all}", is.tcp_flows.len()));
     }
-    let source = is.sources.iter().find(|source| source.name == "tcp").ok_or("no health of tcp")?;
+    let source = source(&is)?;
     if source.dropped == 0 || !matches!(&source.state, State::Degraded(why) if why.contains("map full")) {
         return Err(format!("the overflow is not told: {source:?}"));
     }
     Ok(format!("{ours} SYNs of {FLOWS} flows, {} of them without a place", source.dropped))
+}
+
+fn source(sample: &Sample) -> Result<&Source, String> {
+    sample.sources.iter().find(|source| source.name == "tcp").ok_or("no health of tcp".into())
 }
 
 fn row(flow: &TcpFlow) -> Row<'_, TcpFlow> {
@@ -395,10 +434,14 @@ fn label(flow: &TcpFlow, wanted: &str) -> Option<String> {
     AnyRow::labels(&row(flow)).iter().find(|(name, _)| *name == wanted).map(|(_, label)| label.to_string())
 }
 
-/// Path of this process's cgroup of the v2 hierarchy.
-fn own_cgroup() -> Result<String, String> {
+/// Path of this process's cgroup of the v2 hierarchy; `None` where the kernel does not tell it of sockets.
+fn own_cgroup() -> Result<Option<String>, String> {
+    if health::tcp_attached()? != State::On {
+        return Ok(None);
+    }
     let text = fs::read_to_string("/proc/self/cgroup").map_err(say("/proc/self/cgroup"))?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned).ok_or("no v2 hierarchy".into())
+    let own = text.lines().find_map(|line| line.strip_prefix("0::")).ok_or("no v2 hierarchy")?;
+    Ok(Some(own.to_owned()))
 }
 
 fn ip(line: &str) -> Result<(), String> {
