@@ -8,3 +8,4 @@ pub mod memory;
 pub mod pod;
 pub mod sched;
 pub mod tasks;
+pub mod tcp;

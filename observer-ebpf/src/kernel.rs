@@ -8,11 +8,14 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_seq_write};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_seq_write, bpf_skc_to_tcp_sock,
+};
 use observer_common::memory::MemoryOffsets;
 use observer_common::pod;
 use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::TaskOffsets;
+use observer_common::tcp::TcpOffsets;
 
 /// Offsets are immediate operands: user space finds each by its placeholder and writes what it is on this kernel
 /// (`collect/bpf/operands.rs`). Read from a map it would be a load and a register more for every load of a kernel field.
@@ -22,6 +25,9 @@ macro_rules! operand {
     };
     (memory $field:ident) => {
         MemoryOffsets::PLACEHOLDER + (core::mem::offset_of!(MemoryOffsets, $field) / size_of::<u64>()) as i32
+    };
+    (tcp $field:ident) => {
+        TcpOffsets::PLACEHOLDER + (core::mem::offset_of!(TcpOffsets, $field) / size_of::<u64>()) as i32
     };
     ($field:ident) => {
         Offsets::PLACEHOLDER + (core::mem::offset_of!(Offsets, $field) / size_of::<u64>()) as i32
@@ -457,6 +463,152 @@ impl Cgroup {
         let id = cgroup_id(load(at!(css, css_cgroup)));
         if id == ROOT_ID { Key::ROOT.0 } else { Key::new(self.key.kind(), id).0 }
     }
+}
+
+/// Does `tcp_retransmit_skb` tell of attempts that failed?
+#[inline(always)]
+pub(crate) fn retransmit_has_err() -> bool {
+    value!(tcp retransmit_has_err) != 0
+}
+
+/// `struct sock`, or `struct request_sock`: what both begin with (`struct sock_common`).
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(pub(crate) *const c_void);
+
+impl Sock {
+    /// Local and peer's address, those of IPv4 mapped into IPv6; `None` for another family.
+    #[inline(always)]
+    pub(crate) fn addresses(self) -> Option<([u32; 4], [u32; 4])> {
+        match load::<u16>(at!(self.0, tcp family)) {
+            AF_INET => Some((mapped(load(at!(self.0, tcp rcv_saddr))), mapped(load(at!(self.0, tcp daddr))))),
+            AF_INET6 if value!(tcp v6_daddr) != 0 => Some((ipv6(at!(self.0, tcp v6_rcv_saddr)), ipv6(at!(self.0, tcp v6_daddr)))),
+            _ => None,
+        }
+    }
+
+    /// Local port times 65,536 and the peer's.
+    #[inline(always)]
+    pub(crate) fn ports(self) -> u32 {
+        let peer = u16::from_be(load(at!(self.0, tcp dport)));
+        u32::from(load::<u16>(at!(self.0, tcp num))) << 16 | u32::from(peer)
+    }
+
+    /// `TCP_*`.
+    #[inline(always)]
+    pub(crate) fn state(self) -> u32 {
+        u32::from(load::<u8>(at!(self.0, tcp state)))
+    }
+
+    /// Inode of its network namespace; 0 where the kernel has none.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        if value!(tcp net) == 0 { 0 } else { load(at!(load(at!(self.0, tcp net)), tcp net_inum)) }
+    }
+
+    /// Key of its cgroup of the default hierarchy, 0 where the kernel does not tell. Not of a `request_sock`: its listener has it.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        if value!(tcp cgroup) == 0 {
+            return 0;
+        }
+        match cgroup_id(load(at!(self.0, tcp cgroup))) {
+            // A socket of the kernel's own may have none.
+            0 => 0,
+            ROOT_ID => Key::ROOT.0,
+            id => Key::v2(id).0,
+        }
+    }
+
+    /// The same as a full TCP socket.
+    #[inline(always)]
+    pub(crate) fn tcp(self) -> Option<TcpSock> {
+        // SAFETY: a typed pointer from the context; the helper looks at the socket itself and gives a typed pointer or null.
+        let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) }.cast();
+        if tcp.is_null() { None } else { Some(TcpSock(tcp)) }
+    }
+}
+
+/// `struct tcp_sock`.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpSock(*const c_void);
+
+impl TcpSock {
+    /// `TCP_CA_*`.
+    #[inline(always)]
+    pub(crate) fn ca_state(self) -> u32 {
+        let byte = u64::from(load::<u8>(at!(self.0, tcp ca_state)));
+        (byte >> value!(tcp ca_state_shift) & value!(tcp ca_state_mask)) as u32
+    }
+
+    /// Smoothed round-trip time in microseconds.
+    #[inline(always)]
+    pub(crate) fn srtt(self) -> u32 {
+        load::<u32>(at!(self.0, tcp srtt)) >> 3
+    }
+
+    /// Congestion window in segments.
+    #[inline(always)]
+    pub(crate) fn cwnd(self) -> u32 {
+        load(at!(self.0, tcp cwnd))
+    }
+
+    /// Retransmission timeout in ticks.
+    #[inline(always)]
+    pub(crate) fn rto(self) -> u32 {
+        load(at!(self.0, tcp rto))
+    }
+
+    /// How often it was doubled.
+    #[inline(always)]
+    pub(crate) fn backoff(self) -> u32 {
+        u32::from(load::<u8>(at!(self.0, tcp backoff)))
+    }
+
+    /// Timeouts in a row.
+    #[inline(always)]
+    pub(crate) fn retransmits(self) -> u32 {
+        u32::from(load::<u8>(at!(self.0, tcp retransmits)))
+    }
+}
+
+/// `struct sk_buff` that TCP owns: its control block is a `struct tcp_skb_cb`.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpSkb(pub(crate) *const c_void);
+
+impl TcpSkb {
+    /// Segments in it.
+    #[inline(always)]
+    pub(crate) fn segments(self) -> u64 {
+        match load::<u16>(at!(self.0, tcp skb_segments)) {
+            0 => 1,
+            segments => u64::from(segments),
+        }
+    }
+
+    /// Whether it asks for a connection.
+    #[inline(always)]
+    pub(crate) fn is_syn(self) -> bool {
+        // The flags are one byte, and two since 6.18: the lowest comes first.
+        load::<u8>(at!(self.0, tcp skb_flags)) & SYN != 0
+    }
+}
+
+/// `TCPHDR_SYN`.
+const SYN: u8 = 0x02;
+/// Address families (include/linux/socket.h).
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// An address of IPv4, in network order as all addresses here, mapped into IPv6.
+#[inline(always)]
+fn mapped(address: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), address]
+}
+
+/// A `struct in6_addr`.
+#[inline(always)]
+fn ipv6(place: *const c_void) -> [u32; 4] {
+    [load(place), load(after(place, 4)), load(after(place, 8)), load(after(place, 12))]
 }
 
 /// The root directory is the first node of its kernfs tree, whatever the hierarchy.

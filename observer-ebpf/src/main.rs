@@ -13,6 +13,7 @@ mod maps;
 mod memory;
 mod sched;
 mod tasks;
+mod tcp;
 
 #[cfg(not(test))]
 #[panic_handler]

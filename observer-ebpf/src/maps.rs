@@ -12,10 +12,12 @@ use observer_common::blame::{
     Window,
 };
 use observer_common::memory::{self, GOING, Going, Stall, StallCounts, Use};
+use observer_common::pod;
 use observer_common::sched::{
     CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_bit,
     focus_place,
 };
+use observer_common::tcp::{Cause, FLOWS as MAX_FLOWS, Flow, FlowKey, Last, Overflow};
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -31,6 +33,14 @@ static DELAYS: Array<[u64; DELAY_WAYS]> = Array::with_max_entries(1, 0);
 /// Stalls that go on, by thread id.
 #[map]
 static STALLS: HashMap<u32, Going> = HashMap::with_max_entries(GOING, 0);
+
+/// Flows that retransmitted, each in its generation. User space removes those of generations that ended.
+#[map]
+static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(MAX_FLOWS, 0);
+
+/// What found no place among [`FLOWS`].
+#[map]
+static OTHER_FLOWS: Array<Overflow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// A pointer into map memory with a reader and a writer for each word. Volatile, because user space reads the same words.
 macro_rules! view {
@@ -650,4 +660,77 @@ impl SlotRef {
         // SAFETY: as above; the bucket is within bounds.
         unsafe { (*self.0).latency[bucket] += 1 }
     }
+}
+
+/// Where a flow's retransmissions are counted. Several CPUs may count at once.
+pub(crate) struct FlowRef {
+    segments: *mut [u64; Cause::COUNT],
+    failures: *mut u64,
+    /// `None` among the overflow.
+    flow: Option<*mut Flow>,
+}
+
+impl FlowRef {
+    /// That of a flow, begun if need be; the common one where there is no room.
+    #[inline(always)]
+    pub(crate) fn get(key: &FlowKey) -> Option<FlowRef> {
+        if key.generation != 0 {
+            let mut flow = FLOWS.get_ptr_mut(key);
+            if flow.is_none() {
+                // Fails where another CPU was faster, and where all is full.
+                let _ = FLOWS.insert(key, pod::zeroed::<Flow>(), BPF_NOEXIST);
+                flow = FLOWS.get_ptr_mut(key);
+            }
+            if let Some(flow) = flow {
+                // SAFETY: the pointer came from the map; nobody removes a flow of a generation in which programs still work.
+                return Some(unsafe {
+                    FlowRef { segments: &raw mut (*flow).segments, failures: &raw mut (*flow).failures, flow: Some(flow) }
+                });
+            }
+        }
+        let other = OTHER_FLOWS.get_ptr_mut(0)?;
+        // SAFETY: the pointer came from the map.
+        unsafe {
+            add(&raw mut (*other).events, 1);
+            Some(FlowRef { segments: &raw mut (*other).segments, failures: &raw mut (*other).failures, flow: None })
+        }
+    }
+
+    /// Counts segments.
+    #[inline(always)]
+    pub(crate) fn count(&self, cause: Cause, segments: u64) {
+        // SAFETY: the pointer came from the map; the index is within bounds.
+        unsafe { add(&raw mut (*self.segments)[cause as usize], segments) }
+    }
+
+    /// Counts an attempt that failed.
+    #[inline(always)]
+    pub(crate) fn failed(&self) {
+        // SAFETY: the pointer came from the map.
+        unsafe { add(self.failures, 1) }
+    }
+
+    /// Remembers how the socket was.
+    #[inline(always)]
+    pub(crate) fn set_last(&self, last: Last) {
+        if let Some(flow) = self.flow {
+            // SAFETY: the pointer came from the map. Two CPUs may mix their words, each of which is true.
+            unsafe { (&raw mut (*flow).last).write_volatile(last) }
+        }
+    }
+}
+
+/// `BPF_NOEXIST`: only if there is none yet.
+const BPF_NOEXIST: u64 = 1;
+
+/// Adds to a word that other CPUs add to.
+///
+/// # Safety
+///
+/// The word must be in a map.
+#[inline(always)]
+unsafe fn add(word: *mut u64, more: u64) {
+    // In assembly, because core has no such method for a target without compare-and-swap, which BPF has only since 5.12.
+    // SAFETY: in a map, says the caller, where all words are aligned.
+    unsafe { core::arch::asm!("lock *(u64 *)({word} + 0) += {more}", word = in(reg) word, more = in(reg) more, options(nostack)) }
 }

@@ -10,6 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use observer_common::pod::Pod;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+/// Nanoseconds of one tick of the kernel (CONFIG_HZ), in which it counts many timeouts: the resolution of its coarse clock.
+pub fn tick() -> u64 {
+    let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(resolution.tv_nsec).unwrap_or(0)
+}
+
 /// A map's memory, shared with programs in the kernel that write it at any moment.
 #[derive(Debug)]
 pub struct Mapping {

@@ -61,7 +61,10 @@ fn bad_usage() {
     refused(&mut observer("nonsense"), &["nonsense"]);
     refused(&mut observer("dump --cuont 1"), &["--cuont", "--count"]);
     refused(&mut observer("dump --count 0"), &["--count"]);
-    refused(&mut observer("dump --entity pod"), &["--entity", "host, cpu, cgroup, contention, process, thread, source"]);
+    refused(
+        &mut observer("dump --entity pod"),
+        &["--entity", "host, cpu, cgroup, contention, tcp_flow, process, thread, source"],
+    );
     refused(&mut observer("dump --cgroup a.slice"), &["--cgroup", "a.slice", "/system.slice"]);
     refused(&mut observer("dump --interval 1"), &["--interval", "200ms"]);
     refused(&mut observer("dump --interval 1ms"), &["--interval", "10ms to 10m"]);

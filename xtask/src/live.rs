@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::packages;
 use crate::process::{Cmd, find_program};
 use crate::steps::Outcome;
 use crate::workspace::Workspace;
@@ -30,11 +31,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         if let Some(obstacle) = obstacle() {
             bail!("the live tests cannot run: {obstacle}");
         }
+        install_tools()?;
         return tests(call, &args.args).run();
     }
     if find_program("sudo").is_none() {
         bail!("the live tests need root, and there is no sudo: run `cargo xtask live` as root");
     }
+    install_tools()?;
     tests(call.args(["--config", SUDO_RUNNER]), &args.args).run()
 }
 
@@ -43,6 +46,7 @@ pub(crate) fn step(workspace: &Workspace, object: Option<&Path>) -> Result<Outco
     if let Some(obstacle) = obstacle() {
         return Ok(Outcome::Skipped(obstacle));
     }
+    install_tools()?;
     let mut call = Cmd::cargo("test").dir(&workspace.root);
     if let Some(object) = object {
         call = call.env("OBSERVER_BPF_OBJECT", object);
@@ -57,6 +61,11 @@ fn tests(call: Cmd, args: &[String]) -> Cmd {
         .args(["--test-threads=1", "--nocapture"])
         .args(args)
         .env("INSTA_UPDATE", "no")
+}
+
+/// `ip` sets up the network namespaces of the tests of TCP.
+fn install_tools() -> Result<()> {
+    if find_program("ip").is_some() { Ok(()) } else { packages::install(&["iproute2"], "set up network namespaces") }
 }
 
 /// What this user or this kernel lacks for tests that attach the programs.

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use observer::model::cgroup::CpuStat;
 use observer::model::cpu::{Time, Topology};
 use observer::model::host::{Memory, Tasks};
-use observer::model::{Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State, Used};
+use observer::model::{
+    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State, TcpTotals, Used,
+};
 use observer_common::latency::bucket;
 use observer_common::sched::Key;
 
@@ -33,11 +35,13 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             untraced: Some(0),
             delay: None,
             busy: None,
+            tcp: TcpTotals::default(),
             sched: cgroups.first().and_then(|root| root.sched.clone()),
         },
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
         contentions: contentions(second, &cgroups),
         cgroups,
+        tcp_flows: Vec::new(),
         processes: Vec::new(),
         memory: Vec::new(),
         threads: Vec::new(),

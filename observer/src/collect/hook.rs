@@ -10,14 +10,18 @@ use observer_common::tasks::Task;
 use super::Roots;
 use super::bpf::accounts::Accounts;
 use super::bpf::blame::{self, Blame};
+use super::bpf::flows::Flows;
 use super::bpf::focus::{Focus, Seen};
 use super::bpf::loader::Programs;
 use super::bpf::memory;
 use super::bpf::pending;
 use super::bpf::sched::Entry;
 use super::bpf::tasks::Tasks;
+use super::bpf::tcp::Tcp;
 use super::cgroup::Listing;
-use crate::model::{Allocations, Contention, Longest, Sched, Source, State};
+use crate::model::tcp::Resent;
+use crate::model::{Allocations, Contention, Longest, Sched, Source, State, TcpFlow};
+use crate::sys;
 
 /// The hook, or why there is none.
 #[derive(Debug)]
@@ -32,6 +36,11 @@ pub(super) struct Attached {
     accounts: Accounts,
     blame: Blame,
     focus: Focus,
+    flows: Flows,
+    /// Why the flows of the last round could not be taken.
+    flows_trouble: Option<String>,
+    /// How long that took.
+    flows_took: Option<Duration>,
     trouble: Option<String>,
     /// When the tables were turned last, and the time before.
     turned: [Option<Instant>; 2],
@@ -54,11 +63,16 @@ impl Hook {
             Ok(programs) => {
                 let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
                 let (blame, focus) = (Blame::default(), Focus::default());
+                let tells_failures = programs.tcp.as_ref().is_ok_and(Tcp::tells_failures);
+                let flows = Flows::new(tells_failures, sys::tick());
                 Hook::On(Box::new(Attached {
                     programs,
                     accounts,
                     blame,
                     focus,
+                    flows,
+                    flows_trouble: None,
+                    flows_took: None,
                     trouble: None,
                     turned: [None; 2],
                     focused: Vec::new(),
@@ -178,6 +192,44 @@ impl Hook {
         }
     }
 
+    /// The TCP family's row of health.
+    pub(super) fn tcp_source(&self) -> Source {
+        const NAME: &str = "tcp";
+        let off = |reason: String| Source { name: NAME, state: State::Off(reason), duration: None, dropped: 0 };
+        let on = match self {
+            Hook::Off(reason) => return off(reason.clone()),
+            Hook::On(on) => on,
+        };
+        let tcp = match &on.programs.tcp {
+            Ok(tcp) => tcp,
+            Err(error) => return off(error.to_string()),
+        };
+        let dropped = tcp.overflow().events;
+        let mut reasons = tcp.lacking().to_vec();
+        reasons.extend(on.flows_trouble.clone());
+        if dropped > 0 {
+            reasons.push(format!("map full {dropped} times: more flows retransmitted in one interval than it can tell apart; use a shorter interval"));
+        }
+        let state = if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) };
+        Source { name: NAME, state, duration: on.flows_took, dropped }
+    }
+
+    /// What TCP sent again, and whether the kernel tells of failures; `None` while that is not counted.
+    pub(super) fn resent(&self) -> Option<(Resent, bool)> {
+        match self {
+            Hook::On(on) => Some((on.flows.sum(), on.programs.tcp.as_ref().ok()?.tells_failures())),
+            Hook::Off(_) => None,
+        }
+    }
+
+    /// Flows that retransmitted; `path` names cgroups.
+    pub(super) fn tcp_flows(&self, path: &impl Fn(Key) -> Option<Arc<str>>) -> Vec<TcpFlow> {
+        match self {
+            Hook::On(on) => on.flows.rows(path),
+            Hook::Off(_) => Vec::new(),
+        }
+    }
+
     pub(super) fn ran(&self, key: Key) -> Option<Arc<Sched>> {
         self.accounts()?.ran(key)
     }
@@ -244,7 +296,21 @@ impl Attached {
             blame.settle(|key| named.contains(&key), alive.as_ref());
         }
         programs.flush_log();
+        self.take_flows();
         self.refocus();
+    }
+
+    /// Takes the flows of the generation that ended.
+    fn take_flows(&mut self) {
+        let Attached { programs, flows, .. } = self;
+        let Ok(tcp) = &mut programs.tcp else { return };
+        let began = Instant::now();
+        flows.begin();
+        let taken = tcp.drain(programs.sched.ended(), &mut |key, flow| flows.add(key, flow, began));
+        flows.set_overflow(&tcp.overflow());
+        flows.settle(began);
+        self.flows_trouble = taken.err().map(|error| format!("cannot read the map of flows: {error}"));
+        self.flows_took = Some(began.elapsed());
     }
 
     /// Chooses anew which cgroups are split by process.

@@ -24,7 +24,7 @@ pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::Time;
-use crate::model::{Allocator, Cgroup, Cpu, Host, Sample, Source, State};
+use crate::model::{Allocator, Cgroup, Cpu, Host, Sample, Source, State, TcpTotals};
 
 /// All sources together.
 #[derive(Debug)]
@@ -134,6 +134,8 @@ impl Collector {
         let path = |key: Key| paths.get(&key).cloned();
         let contentions = self.hook.contentions(&path);
         let memory = self.memory(&mut health);
+        let tcp_flows = self.hook.tcp_flows(&path);
+        host.tcp = self.tcp(&mut health);
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
         let cgroups = self.rows(listing, &path);
@@ -146,6 +148,7 @@ impl Collector {
             cgroups,
             contentions,
             memory,
+            tcp_flows,
             processes,
             threads,
             sources: health.sorted(),
@@ -176,6 +179,14 @@ impl Collector {
             locality: Some(locality),
         }));
         rows
+    }
+
+    /// The programs' count of all namespaces beside the kernel's of this one.
+    fn tcp(&mut self, health: &mut Health) -> TcpTotals {
+        health.push(self.hook.tcp_source());
+        let kernel = health.read("netstat", || self.proc.tcp());
+        let resent = self.hook.resent();
+        TcpTotals { resent: resent.map(|(sum, _)| sum), tells_failures: resent.is_some_and(|(_, tells)| tells), kernel }
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {

@@ -48,6 +48,8 @@ pub struct Facts {
     pub tasks: Result<usize, String>,
     /// Where the programs work, what is missing of the memory family, or why there is none of it.
     pub allocations: Result<Vec<String>, String>,
+    /// Where the programs work, whether those of TCP do, too, and what they lack, or why not.
+    pub tcp: Result<Vec<String>, String>,
     /// The roots, for the sentences.
     pub roots: Roots,
 }
@@ -97,7 +99,7 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
     let uid_map = std::fs::read_to_string(roots.proc.join("self/uid_map")).unwrap_or_default();
     let lockdown = std::fs::read_to_string(roots.sys.join("kernel/security/lockdown")).unwrap_or_default();
     let cpus = cpus(&roots.sys);
-    let Tried { attempt, tasks, allocations } =
+    let Tried { attempt, tasks, allocations, tcp } =
         if bpf { attempt(roots, &cpus) } else { Tried::failed(Attempt::NotTried("eBPF is switched off (--no-bpf)")) };
     Facts {
         euid: field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
@@ -112,6 +114,7 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
         attempt,
         tasks,
         allocations,
+        tcp,
         cpus,
         bytes_per_cpu: BYTES_PER_CPU,
         roots: roots.clone(),
@@ -155,12 +158,13 @@ struct Tried {
     attempt: Attempt,
     tasks: Result<usize, String>,
     allocations: Result<Vec<String>, String>,
+    tcp: Result<Vec<String>, String>,
 }
 
 impl Tried {
     fn failed(attempt: Attempt) -> Tried {
         let not_tried = || "not tried".to_owned();
-        Tried { attempt, tasks: Err(not_tried()), allocations: Err(not_tried()) }
+        Tried { attempt, tasks: Err(not_tried()), allocations: Err(not_tried()), tcp: Err(not_tried()) }
     }
 }
 
@@ -175,6 +179,7 @@ fn attempt(roots: &Roots, cpus: &Result<u32, String>) -> Tried {
         Ok(mut programs) => Tried {
             attempt: Attempt::Worked(began.elapsed().as_millis()),
             tasks: threads(roots, &mut programs),
+            tcp: programs.tcp.as_ref().map(|tcp| tcp.lacking().to_vec()).map_err(ToString::to_string),
             allocations: programs.memory.map(|memory| memory.lacking).map_err(|error| error.to_string()),
         },
         Err(error @ LoadError::NotPermitted(_)) => Tried::failed(Attempt::NotPermitted(error.to_string())),

@@ -5,14 +5,17 @@ use std::time::{Duration, SystemTime};
 
 use observer_common::latency::bucket;
 use observer_common::memory::place;
+use observer_common::pod;
 use observer_common::sched::{Key, kind};
+use observer_common::tcp::{Cause, Last};
 
 use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
+use crate::model::tcp::{Condition, FlowId, Resent, Who};
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Kind, Locality, Party, Process, Sample,
-    Sched, Snapshot, Source, State, Status, Thread,
+    Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
 };
 
 /// Two samples, two seconds apart.
@@ -41,6 +44,12 @@ pub(super) fn contended() -> Snapshot {
         ];
         Arc::new(Sample { contentions, ..sample(second) })
     };
+    Snapshot { is: sample(2), was: Some(sample(0)) }
+}
+
+/// The same, with TCP flows.
+pub(super) fn flowing() -> Snapshot {
+    let sample = |second| Arc::new(Sample { tcp_flows: flows(second), ..sample(second) });
     Snapshot { is: sample(2), was: Some(sample(0)) }
 }
 
@@ -73,6 +82,7 @@ fn sample(second: u64) -> Sample {
         ],
         contentions: Vec::new(),
         memory: allocators(second),
+        tcp_flows: Vec::new(),
         processes: vec![process(second)],
         threads: vec![thread(second)],
         sources: vec![
@@ -80,6 +90,32 @@ fn sample(second: u64) -> Sample {
             Source { name: "stat", state: State::On, duration: Some(Duration::from_micros(400)), dropped: 3 },
         ],
     }
+}
+
+/// A flow of each family, and those that are not told apart.
+fn flows(second: u64) -> Vec<TcpFlow> {
+    let id = |netns, local: &str, peer: &str| {
+        let end = |text: &str| text.parse().expect("an address");
+        Who::Flow(FlowId { netns, local: end(local), peer: end(peer), cgroup: Key::v2(7) })
+    };
+    let flow = |who, segments: [u64; Cause::COUNT], last| TcpFlow {
+        who,
+        cgroup: matches!(who, Who::Flow(_)).then(|| r"/a\x1b.slice".into()),
+        resent: Resent { segments: segments.map(|each| each * second), failures: second },
+        inherited: Resent::default(),
+        tells_failures: true,
+        last,
+    };
+    let last = |kernel| Some(Condition { kernel, tick: 4_000_000 });
+    vec![
+        flow(id(0, "[2001:db8::7]:443", "[2001:db8::99]:1025"), [0, 0, 0, 0, 3], last(Last { state: 12, ..pod::zeroed() })),
+        flow(
+            id(4_026_531_840, "10.0.0.7:443", "192.0.2.10:51514"),
+            [2, 14, 1, 0, 0],
+            last(Last { srtt: 48_210, cwnd: 12, rto: 62, backoff: 1, retransmits: 2, state: 1 }),
+        ),
+        flow(Who::Other, [1, 1, 1, 1, 1], None),
+    ]
 }
 
 fn counts(second: u64) -> Counts {

@@ -195,6 +195,15 @@ mod tests {
     }
 
     #[test]
+    fn flows() {
+        let mut out = Vec::new();
+        let narrow = Narrow { entity: Some(Kind::TcpFlow), cgroup: None };
+        write(&mut out, &super::super::fixture::flowing(), &narrow).unwrap();
+        let object: Json = serde_json::from_slice(&out).unwrap();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&object["rows"]).unwrap());
+    }
+
+    #[test]
     fn keys_in_the_order_of_the_contract() {
         let line = written(&Narrow { entity: Some(Kind::Cpu), cgroup: Some("/none".into()) });
         let at = |key: &str| line.find(&format!("\"{key}\":")).unwrap();

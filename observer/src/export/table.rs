@@ -56,8 +56,8 @@ fn of_kind(snapshot: &Snapshot, narrow: &Narrow, kind: Kind) -> Option<Grid> {
     titles.extend(columns.iter().map(Column::title));
     let mut rows = Vec::new();
     each_kept(snapshot, narrow, kind, &mut |row| rows.push((first_rate(row), cells(row, &labels, &columns))));
-    // Thousands of pairs in the order of their keys would tell nobody anything.
-    if kind == Kind::Contention {
+    // Thousands of pairs or flows in the order of their keys would tell nobody anything.
+    if matches!(kind, Kind::Contention | Kind::TcpFlow) {
         rows.sort_by(|(a, one), (b, other)| {
             let [a, b] = [a, b].map(|rate| rate.unwrap_or(f64::NEG_INFINITY));
             b.total_cmp(&a).then_with(|| one.cmp(other))
@@ -68,15 +68,18 @@ fn of_kind(snapshot: &Snapshot, narrow: &Narrow, kind: Kind) -> Option<Grid> {
     Some(grid)
 }
 
-/// The rate of a row's first counter.
+/// The rate of a row's first counter, all its points together.
 fn first_rate(row: &dyn AnyRow) -> Option<f64> {
-    let mut first = None;
+    let mut first: Option<(&str, Option<f64>)> = None;
     row.each_point(&mut |point| {
-        if let Value::Counter { rate, .. } = point.value {
-            first.get_or_insert(rate);
+        let Value::Counter { rate, .. } = point.value else { return };
+        match &mut first {
+            None => first = Some((point.info.name, rate)),
+            Some((name, sum)) if *name == point.info.name => *sum = sum.zip(rate).map(|(sum, rate)| sum + rate),
+            Some(_) => {}
         }
     });
-    first.flatten()
+    first?.1
 }
 
 fn each_kept(snapshot: &Snapshot, narrow: &Narrow, kind: Kind, visit: &mut dyn FnMut(&dyn AnyRow)) {
@@ -244,6 +247,14 @@ mod tests {
         let mut out = Vec::new();
         let narrow = Narrow { entity: Some(Kind::Contention), cgroup: None };
         write(&mut out, &super::super::fixture::contended(), &narrow).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap());
+    }
+
+    #[test]
+    fn the_worst_flow_comes_first() {
+        let mut out = Vec::new();
+        let narrow = Narrow { entity: Some(Kind::TcpFlow), cgroup: None };
+        write(&mut out, &super::super::fixture::flowing(), &narrow).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap());
     }
 

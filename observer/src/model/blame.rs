@@ -350,6 +350,7 @@ mod tests {
                 cpus: Vec::new(),
                 cgroups: CGROUPS.iter().chain(&["~other"]).map(cgroup).collect(),
                 contentions,
+                tcp_flows: Vec::new(),
                 processes: Vec::new(),
                 memory: Vec::new(),
                 threads: Vec::new(),

@@ -70,7 +70,7 @@ pub static TIME: Metric<Contention> = Metric::new(
     "Time that the victim's tasks waited on a run queue while the culprit held that CPU, in proportion to the overlap. A victim's rows \
      sum to observer.cpu.run_queue.wait.time of its own tasks; what was waited on another queue before a migration (~migrated) is beside it. \
      The total has what the dead left to this pair, the rate has not.",
-    Read::Paced(Paced { total: |c| Some(c.time), pace: |c| Some(c.own()) }),
+    Read::Paced(&[Paced { attributes: &[], total: |c| Some(c.time), pace: |c| Some(c.own()) }]),
 );
 
 /// In order of importance.

@@ -17,6 +17,8 @@ pub enum Kind {
     Contention,
     /// The page allocator of the machine or of a NUMA node.
     Memory,
+    /// A TCP flow that retransmitted.
+    TcpFlow,
     /// A process with all its threads.
     Process,
     /// A thread.
@@ -27,8 +29,17 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of output.
-    pub const ALL: [Kind; 8] =
-        [Kind::Host, Kind::Cpu, Kind::Cgroup, Kind::Contention, Kind::Memory, Kind::Process, Kind::Thread, Kind::Source];
+    pub const ALL: [Kind; 9] = [
+        Kind::Host,
+        Kind::Cpu,
+        Kind::Cgroup,
+        Kind::Contention,
+        Kind::Memory,
+        Kind::TcpFlow,
+        Kind::Process,
+        Kind::Thread,
+        Kind::Source,
+    ];
 
     /// The name used on the command line and in every output.
     pub fn name(self) -> &'static str {
@@ -38,6 +49,7 @@ impl Kind {
             Kind::Cgroup => "cgroup",
             Kind::Contention => "contention",
             Kind::Memory => "memory",
+            Kind::TcpFlow => "tcp_flow",
             Kind::Process => "process",
             Kind::Thread => "thread",
             Kind::Source => "source",
@@ -49,10 +61,10 @@ impl Kind {
         self != Kind::Thread
     }
 
-    /// Whether its rows leave as time series. Processes and threads come and go by the thousand, and each would be a series that ends soon
-    /// and is kept for years; their cgroups carry the same time.
+    /// Whether its rows leave as time series. Processes, threads and flows come and go by the thousand, and each would be a series that ends
+    /// soon and is kept for years; their cgroups carry the same time, the host the same segments.
     pub fn is_exported(self) -> bool {
-        !matches!(self, Kind::Process | Kind::Thread)
+        !matches!(self, Kind::Process | Kind::Thread | Kind::TcpFlow)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sched::ledger_metric;
-use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Residual, Sample, Sched, Unit};
+use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Residual, Sample, Sched, TcpTotals, Unit, tcp};
 
 /// What `/proc` says of the machine as a whole. Bytes and nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -26,6 +26,8 @@ pub struct Host {
     pub delay: Option<u64>,
     /// Time of all CPUs that was not idle, by `/proc/stat`, in ticks there.
     pub busy: Option<u64>,
+    /// What TCP sent again.
+    pub tcp: TcpTotals,
     /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
     pub table_full: Option<u64>,
     /// Switches that the kernel did not report to the scheduler hook, and that took a wait or a run with them.
@@ -170,8 +172,25 @@ pub static RESIDUAL: Metric<Host> = Metric::new(
 );
 
 /// In order of importance.
-static ALL: &[&Metric<Host>] =
-    &[&LEDGER, &RESIDUAL, &LOAD, &MEMORY_USAGE, &MEMORY_AVAILABLE, &UPTIME, &TASKS, &CONTEXT_SWITCHES, &DROPPED];
+static ALL: &[&Metric<Host>] = &[
+    &LEDGER,
+    &RESIDUAL,
+    &LOAD,
+    &MEMORY_USAGE,
+    &MEMORY_AVAILABLE,
+    &UPTIME,
+    &TASKS,
+    &CONTEXT_SWITCHES,
+    &tcp::host::RETRANSMITS,
+    &tcp::host::RETRANSMIT_FAILURES,
+    &tcp::host::KERNEL_SEGMENTS,
+    &tcp::host::KERNEL_FAILED,
+    &tcp::host::KERNEL_TIMEOUTS,
+    &tcp::host::KERNEL_PROBES,
+    &tcp::host::KERNEL_FAST,
+    &tcp::host::KERNEL_SYN,
+    &DROPPED,
+];
 
 impl Entity for Host {
     const KIND: Kind = Kind::Host;

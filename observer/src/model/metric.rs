@@ -101,6 +101,8 @@ pub struct Share {
 /// A counter whose total does not grow as fast as what it counts happens: what goes on enters the total when it ends, and what another
 /// entity leaves enters it all at once.
 pub struct Paced<E> {
+    /// What tells this point from the metric's others.
+    pub attributes: Attributes,
     /// Cumulative.
     pub total: fn(&E) -> Option<u64>,
     /// What grows as it happens, cumulative and in the same unit: the rate is its growth.
@@ -129,7 +131,7 @@ pub enum Read<E: 'static> {
     /// Cumulative; nanoseconds when the unit is seconds.
     Counter(&'static [Part<E, u64>]),
     /// Cumulative as well; the rate has a basis of its own.
-    Paced(Paced<E>),
+    Paced(&'static [Paced<E>]),
     /// Cumulative, with too many points to list them.
     Cross(Cross<E>),
     /// A value now, in the metric's unit.
@@ -172,7 +174,8 @@ impl<E> Metric<E> {
             Read::Gauge(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Ratio(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Residual(parts) => parts.iter().map(|part| part.attributes).collect(),
-            Read::Paced(_) | Read::Histogram(_) | Read::Text(_) => vec![&[]],
+            Read::Paced(parts) => parts.iter().map(|part| part.attributes).collect(),
+            Read::Histogram(_) | Read::Text(_) => vec![&[]],
         }
     }
 
@@ -187,10 +190,12 @@ impl<E> Metric<E> {
                     emit(part.attributes, Value::Counter { total, rate: rate(self.info.unit, total, before, interval) });
                 }
             }
-            Read::Paced(Paced { total, pace }) => {
-                if let Some(total) = total(is) {
-                    let rate = pace(is).and_then(|now| rate(self.info.unit, now, was.and_then(pace), interval));
-                    emit(&[], Value::Counter { total, rate });
+            Read::Paced(parts) => {
+                for part in parts {
+                    let Some(total) = (part.total)(is) else { continue };
+                    let before = was.and_then(part.pace);
+                    let rate = (part.pace)(is).and_then(|now| rate(self.info.unit, now, before, interval));
+                    emit(part.attributes, Value::Counter { total, rate });
                 }
             }
             Read::Cross(Cross { attributes, read }) => {
@@ -303,7 +308,7 @@ mod tests {
             "run",
             Unit::Count("run"),
             "A test.",
-            Read::Paced(Paced { total: |run| Some(run.0), pace: |run| Some(run.0 + run.1) }),
+            Read::Paced(&[Paced { attributes: &[], total: |run| Some(run.0), pace: |run| Some(run.0 + run.1) }]),
         );
         let value = |was: (u64, u64), is: (u64, u64)| {
             let mut found = None;

@@ -20,6 +20,7 @@ pub mod sample;
 pub mod sched;
 pub mod source;
 pub mod task;
+pub mod tcp;
 pub mod text;
 pub mod thread;
 
@@ -38,4 +39,5 @@ pub use sample::{AnyRow, Row, Sample, Snapshot};
 pub use sched::{Ledger, OffCpu, Open, Sched, Used};
 pub use source::{Source, State};
 pub use task::{Counts, Identity, Status};
+pub use tcp::{TcpFlow, TcpTotals};
 pub use thread::Thread;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, Thread, Value,
+    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, TcpFlow, Thread,
+    Value,
 };
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
@@ -26,6 +27,8 @@ pub struct Sample {
     pub contentions: Vec<Contention>,
     /// The page allocator of the machine, and of its nodes.
     pub memory: Vec<Allocator>,
+    /// TCP flows that retransmitted.
+    pub tcp_flows: Vec<TcpFlow>,
     /// Processes.
     pub processes: Vec<Process>,
     /// Threads.
@@ -69,6 +72,7 @@ impl Snapshot {
         self.rows::<Cgroup>().for_each(|row| visit(&row));
         self.rows::<Contention>().for_each(|row| visit(&row));
         self.rows::<Allocator>().for_each(|row| visit(&row));
+        self.rows::<TcpFlow>().for_each(|row| visit(&row));
         self.rows::<Process>().for_each(|row| visit(&row));
         self.rows::<Thread>().for_each(|row| visit(&row));
         self.rows::<Source>().for_each(|row| visit(&row));
@@ -115,6 +119,17 @@ impl<'a, E: Entity> Row<'a, E> {
             };
             if let Some(number) = number {
                 *sum.get_or_insert(0.0) += number;
+            }
+        });
+        sum
+    }
+
+    /// What a counter has counted so far, in the metric's unit; summed over its points. `None` when it is unknown.
+    pub fn total(&self, metric: &'static Metric<E>) -> Option<f64> {
+        let mut sum = None;
+        metric.points(self.is, self.was, self.interval, &mut |point| {
+            if let Value::Counter { total, .. } = point.value {
+                *sum.get_or_insert(0.0) += point.info.unit.scale(total);
             }
         });
         sum

@@ -169,10 +169,11 @@ macro_rules! sched_metrics {
             Unit::Seconds,
             "Time on a CPU, from the scheduler hook: wall time of runs that ended, hypervisor steal and interrupts inside; the rate \
              counts the runs that go on, too.",
-            Read::Paced(Paced {
+            Read::Paced(&[Paced {
+                attributes: &[],
                 total: |e| Some(e.sched.as_ref()?.run),
                 pace: |e| e.sched.as_ref().map(|sched| sched.run + sched.open.run),
-            }),
+            }]),
         );
         /// Run-queue wait.
         pub static WAIT_TIME: Metric<$entity> = Metric::new(
@@ -181,10 +182,11 @@ macro_rules! sched_metrics {
             Unit::Seconds,
             "Time runnable and not running, as the kernel defines run_delay; completed waits only, but the rate counts those that go \
              on, too.",
-            Read::Paced(Paced {
+            Read::Paced(&[Paced {
+                attributes: &[],
                 total: |e| Some(e.sched.as_ref()?.latency.sum),
                 pace: |e| e.sched.as_ref().map(|sched| sched.latency.sum + sched.open.wait.unwrap_or(0)),
-            }),
+            }]),
         );
         /// Waits going on.
         pub static WAIT_PENDING: Metric<$entity> = Metric::new(

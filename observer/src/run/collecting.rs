@@ -277,6 +277,7 @@ mod tests {
                 cpus: Vec::new(),
                 cgroups: if self.0 > 1 { vec![a] } else { Vec::new() },
                 contentions: Vec::new(),
+                tcp_flows: Vec::new(),
                 processes: Vec::new(),
                 memory: Vec::new(),
                 threads: Vec::new(),

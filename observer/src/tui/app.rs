@@ -13,7 +13,7 @@ use super::list::{List, OWN};
 use super::options::Options;
 use super::table::{Column, Sort};
 use super::views::cgroups::{self, COLUMNS};
-use super::views::tasks;
+use super::views::{tasks, tcp};
 use crate::model::Snapshot;
 
 /// A view.
@@ -29,11 +29,25 @@ pub enum View {
     Health,
     /// What the page allocator gave and cost.
     Memory,
+    /// What TCP sends again.
+    Tcp,
 }
 
 impl View {
     /// All, in the order of their numbers.
-    pub const ALL: [View; 5] = [View::Overview, View::Cgroups, View::Tasks, View::Health, View::Memory];
+    pub const ALL: [View; 6] = [View::Overview, View::Cgroups, View::Tasks, View::Health, View::Memory, View::Tcp];
+
+    /// Its key.
+    pub fn number(self) -> u32 {
+        match self {
+            View::Overview => 1,
+            View::Cgroups => 2,
+            View::Tasks => 3,
+            View::Health => 4,
+            View::Memory => 5,
+            View::Tcp => 6,
+        }
+    }
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -43,6 +57,7 @@ impl View {
             View::Tasks => "Tasks",
             View::Health => "Health",
             View::Memory => "Memory",
+            View::Tcp => "TCP",
         }
     }
 }
@@ -155,6 +170,8 @@ pub struct App {
     pub cgroups: List,
     /// The list of processes.
     pub tasks: List,
+    /// The list of TCP flows.
+    pub tcp: List,
     /// Health's list of cgroups, in an order of its own.
     pub health: List,
     /// Memory's list of cgroups.
@@ -181,6 +198,7 @@ impl App {
             folded: HashSet::new(),
             losers: List::new(OWN),
             tasks: List::new(Sort { column: tasks::SORTED_BY, descending: true }),
+            tcp: List::new(Sort { column: tcp::SORTED_BY, descending: true }),
             health: List::new(OWN),
             memory: List::new(OWN),
             cgroups: List::new(Sort { column: cgroups::SORTED_BY, descending: true }),
@@ -294,6 +312,7 @@ impl App {
         let columns = match self.view {
             View::Cgroups => COLUMNS.len(),
             View::Tasks => tasks::COLUMNS.len(),
+            View::Tcp => tcp::COLUMNS.len(),
             View::Overview | View::Health | View::Memory => return Effect::Nothing,
         };
         let Sort { column, descending } = self.list().sort;
@@ -319,6 +338,7 @@ impl App {
     fn sort_by(&mut self, column: usize) {
         let ascends = match self.view {
             View::Tasks => tasks::COLUMNS.get(column).is_some_and(Column::ascends),
+            View::Tcp => tcp::COLUMNS.get(column).is_some_and(Column::ascends),
             _ => COLUMNS.get(column).is_some_and(Column::ascends),
         };
         self.list_mut().sort = Sort { column, descending: !ascends };
@@ -384,14 +404,15 @@ impl App {
         Effect::Draw
     }
 
-    /// The cgroup of a line: its own, or that of its process.
+    /// The cgroup of a line: its own, or that of its process or flow.
     fn cgroup_of(&self, key: Key) -> Option<Key> {
-        if self.view != View::Tasks {
-            return Some(key);
-        }
         let sample = &self.snapshot.as_ref()?.is;
-        let process = sample.processes.get(self.tasks.lines.get(self.tasks.at)?.index)?;
-        let path = process.cgroup.as_deref()?;
+        let index = |list: &List| list.lines.get(list.at).map(|line| line.index);
+        let path = match self.view {
+            View::Tasks => sample.processes.get(index(&self.tasks)?)?.cgroup.as_deref()?,
+            View::Tcp => sample.tcp_flows.get(index(&self.tcp)?)?.cgroup.as_deref()?,
+            View::Overview | View::Cgroups | View::Health | View::Memory => return Some(key),
+        };
         sample.cgroups.iter().find(|cgroup| cgroup.path == path).map(|cgroup| cgroup.id)
     }
 
@@ -433,6 +454,7 @@ impl App {
             View::Overview => &self.losers,
             View::Cgroups => &self.cgroups,
             View::Tasks => &self.tasks,
+            View::Tcp => &self.tcp,
             View::Health => &self.health,
             View::Memory => &self.memory,
         }
@@ -443,6 +465,7 @@ impl App {
             View::Overview => &mut self.losers,
             View::Cgroups => &mut self.cgroups,
             View::Tasks => &mut self.tasks,
+            View::Tcp => &mut self.tcp,
             View::Health => &mut self.health,
             View::Memory => &mut self.memory,
         }
@@ -456,6 +479,7 @@ impl App {
             View::Cgroups if self.tree => lines::tree(snapshot, COLUMNS, self.cgroups.sort, &filter, &self.folded),
             View::Cgroups => lines::flat(snapshot, COLUMNS, self.cgroups.sort, &filter),
             View::Tasks => lines::processes(snapshot, tasks::COLUMNS, self.tasks.sort, &filter),
+            View::Tcp => lines::flows(snapshot, tcp::COLUMNS, self.tcp.sort, &filter),
             View::Health => lines::residuals(snapshot, &filter),
             View::Memory => lines::allocators(snapshot, &filter),
         };

@@ -6,14 +6,16 @@ use std::time::{Duration, SystemTime};
 use observer_common::latency::bucket;
 use observer_common::memory::place;
 use observer_common::sched::{Key, kind};
+use observer_common::tcp::{Cause, Last};
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::host::{Memory, Tasks};
+use crate::model::tcp::{Condition, FlowId, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Longest, OffCpu, Open, Party, Process,
-    Sample, Sched, Snapshot, Source, State, Status, Used,
+    Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Used,
 };
 
 const MS: u64 = 1_000_000;
@@ -232,12 +234,14 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             sched: sched.then(|| Arc::new(CGROUPS[0].sched(second))),
             delay: sched.then_some(7 * MS + 1_250 * MS * second),
             busy: sched.then_some(2_880 * MS * second),
+            tcp: tcp(second, sched),
             ..host(second, if sched { 0 } else { 12 * second })
         },
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
         memory: if sched { vec![allocator(second)] } else { Vec::new() },
+        tcp_flows: if sched { FLOWS.iter().map(|flow| flow.at(second)).collect() } else { Vec::new() },
         processes: PROCESSES_DID.iter().map(|did| did.process(second, sched)).collect(),
         threads: Vec::new(),
         sources: sources(sched),
@@ -347,7 +351,86 @@ fn host(second: u64, dropped: u64) -> Host {
         sched: None,
         delay: None,
         busy: None,
+        tcp: TcpTotals::default(),
     }
+}
+
+/// A flow, and what it sends again every second, by cause.
+struct Resends {
+    netns: u32,
+    local: &'static str,
+    peer: &'static str,
+    cgroup: Option<&'static str>,
+    segments: [u64; Cause::COUNT],
+    last: Last,
+}
+
+const fn last(srtt: u32, cwnd: u32, rto: u32, backoff: u32, state: u32) -> Last {
+    Last { srtt, cwnd, rto, backoff, retransmits: backoff, state }
+}
+
+static FLOWS: &[Resends] = &[
+    Resends {
+        netns: 4_026_531_840,
+        local: "10.0.0.7:443",
+        peer: "192.0.2.10:51514",
+        cgroup: Some("/system.slice/nginx.service"),
+        segments: [0, 14, 1, 0, 0],
+        last: last(48_210, 12, 62, 0, 1),
+    },
+    Resends {
+        netns: 4_026_531_840,
+        local: "10.0.0.7:51002",
+        peer: "10.0.0.9:5432",
+        cgroup: Some("/kubepods.slice/kubepods-burstable.slice"),
+        segments: [3, 0, 0, 0, 0],
+        last: last(310, 1, 1_600, 3, 1),
+    },
+    Resends {
+        netns: 4_026_532_201,
+        local: "[2001:db8::7]:40110",
+        peer: "[2001:db8:1234:5678:9abc:def0:1234:5678]:443",
+        cgroup: None,
+        segments: [0, 0, 0, 1, 0],
+        last: last(0, 1, 500, 1, 2),
+    },
+    Resends {
+        netns: 4_026_532_201,
+        local: "[2001:db8::7]:443",
+        peer: "[2001:db8::99]:1025",
+        cgroup: Some("/system.slice/nginx.service"),
+        segments: [0, 0, 0, 0, 2],
+        last: last(0, 0, 0, 0, 12),
+    },
+];
+
+impl Resends {
+    fn at(&self, second: u64) -> TcpFlow {
+        let end = |text: &str| text.parse().expect("an address");
+        let id = FlowId { netns: self.netns, local: end(self.local), peer: end(self.peer), cgroup: Key::NONE };
+        TcpFlow {
+            who: Who::Flow(id),
+            cgroup: self.cgroup.map(Into::into),
+            resent: Resent { segments: self.segments.map(|each| each * second), failures: 0 },
+            inherited: Resent::default(),
+            tells_failures: true,
+            last: Some(Condition { kernel: self.last, tick: 4_000_000 }),
+        }
+    }
+}
+
+fn tcp(second: u64, programs: bool) -> TcpTotals {
+    let mut resent = Resent::default();
+    FLOWS.iter().for_each(|flow| resent.add(&flow.at(second).resent));
+    let kernel = KernelTcp {
+        segments: Some(100 + 18 * second),
+        failed: Some(0),
+        timeouts: Some(9 + 3 * second),
+        loss_probes: Some(7 + second),
+        fast: Some(80 + 14 * second),
+        syn: Some(4),
+    };
+    TcpTotals { resent: programs.then_some(resent), tells_failures: programs, kernel: Some(kernel) }
 }
 
 fn cpu(second: u64, number: u32, sched: bool) -> Cpu {

@@ -61,9 +61,10 @@ pub static KEYS: &[Binding] = &[
     bind(Browse, &[char('3')], Action::Show(View::Tasks), "tasks", ""),
     bind(Browse, &[char('4')], Action::Show(View::Health), "health", ""),
     bind(Browse, &[char('5')], Action::Show(View::Memory), "memory", ""),
+    bind(Browse, &[char('6')], Action::Show(View::Tcp), "TCP", ""),
     bind(Browse, &[char(' ')], Action::Pause, "pause, go on", "pause"),
-    bind(Browse, &[char('/')], Action::Filter, "filter by path, unit, name or command as you type", "filter"),
-    bind(Browse, &[Key(KeyCode::Enter)], Action::Open, "open the cgroup, or that of the process", "open"),
+    bind(Browse, &[char('/')], Action::Filter, "filter by path, unit, name, command or address as you type", "filter"),
+    bind(Browse, &[Key(KeyCode::Enter)], Action::Open, "open the cgroup, or that of the process or flow", "open"),
     bind(Browse, &[Key(KeyCode::Esc)], Action::Back, "close what is open; clear the filter", ""),
     bind(Browse, &[char('>'), char('.')], Action::SortNext, "sort by the next column", "sort"),
     bind(Browse, &[char('<'), char(',')], Action::SortPrevious, "sort by the previous column", ""),
@@ -151,6 +152,17 @@ mod tests {
                 }
             }
             assert!(!binding.help.is_empty() && !binding.help.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn views_have_the_keys_of_their_tabs() {
+        for view in View::ALL {
+            let key = char(std::char::from_digit(view.number(), 10).unwrap());
+            assert!(
+                KEYS.iter().any(|binding| binding.strokes.contains(&key) && binding.action == Action::Show(view)),
+                "{view:?}"
+            );
         }
     }
 

@@ -1,19 +1,20 @@
-//! Which cgroups or processes a list shows, in which order: pure functions of a snapshot, a filter, an order and what is folded.
+//! Which cgroups, processes or flows a list shows, in which order: pure functions of a snapshot, a filter, an order and what is folded.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use observer_common::sched::{Key, kind};
 
 use super::table::{Cell, Column, Sort, Words, order};
-use crate::model::{Cgroup, Entity, Process, Row, Snapshot, Value, cgroup};
+use crate::model::{Cgroup, Entity, Process, Row, Snapshot, TcpFlow, Value, cgroup};
 
-/// A line of a list of cgroups or of processes.
+/// A line of a list of cgroups, of processes or of flows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// Index in the sample's cgroups or processes.
+    /// Index in the sample's cgroups, processes or flows.
     pub index: usize,
-    /// Its cgroup or process.
+    /// Its cgroup or process, or a number that is as good as the flow's own.
     pub key: Key,
     /// Levels of indentation.
     pub depth: u16,
@@ -188,6 +189,19 @@ pub fn processes(snapshot: &Snapshot, columns: &[Column<Process>], sort: Sort, f
         let Process { pid, start, .. } = *rows[index].is;
         Line { index, key: Key::process(pid, start), depth: 0, fold: Fold::Leaf, matches: true }
     };
+    shown.into_iter().map(line).collect()
+}
+
+/// TCP flows that pass the filter, in order.
+pub fn flows(snapshot: &Snapshot, columns: &[Column<TcpFlow>], sort: Sort, filter: &str) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<TcpFlow>().collect();
+    let has = |text: &str| text.to_lowercase().contains(filter);
+    let passes =
+        |flow: &TcpFlow| filter.is_empty() || has(&flow.local()) || has(&flow.peer()) || flow.cgroup.as_deref().is_some_and(has);
+    let mut shown: Vec<usize> = (0..rows.len()).filter(|index| passes(rows[*index].is)).collect();
+    arrange(&mut shown, &rows, &columns[sort.column], sort.descending, |a, b| a.who.cmp(&b.who));
+    let number = |index: usize| BuildHasherDefault::<DefaultHasher>::default().hash_one(rows[index].is.who);
+    let line = |index| Line { index, key: Key(number(index)), depth: 0, fold: Fold::Leaf, matches: true };
     shown.into_iter().map(line).collect()
 }
 

@@ -41,6 +41,8 @@ pub enum Cell<E: 'static> {
     Label,
     /// The rate of a counter or the value of a gauge, summed over the points that have the attributes.
     Number(&'static Metric<E>, Attributes, Format),
+    /// What a counter has counted so far, summed over its points.
+    Total(&'static Metric<E>),
     /// A quantile of what a histogram took in during the interval.
     Quantile(&'static Metric<E>, f64),
     /// A counter's rates by attributes, side by side.
@@ -113,6 +115,11 @@ impl<E> Column<E> {
         Column { title, cell: Cell::Number(metric, attributes, format), width, grow: false, priority: 0, warn: None }
     }
 
+    /// A counter's total.
+    pub const fn total(title: &'static str, metric: &'static Metric<E>, width: u16) -> Column<E> {
+        Column { title, cell: Cell::Total(metric), width, grow: false, priority: 0, warn: None }
+    }
+
     /// A quantile.
     pub const fn quantile(title: &'static str, metric: &'static Metric<E>, q: f64) -> Column<E> {
         Column { title, cell: Cell::Quantile(metric, q), width: 7, grow: false, priority: 0, warn: None }
@@ -160,7 +167,9 @@ impl<E> Column<E> {
     pub fn help(&self) -> &'static str {
         match self.cell {
             Cell::Label => "Its name.",
-            Cell::Number(metric, ..) | Cell::Quantile(metric, _) | Cell::Bar(metric, ..) => metric.info.help,
+            Cell::Number(metric, ..) | Cell::Total(metric) | Cell::Quantile(metric, _) | Cell::Bar(metric, ..) => {
+                metric.info.help
+            }
             Cell::Note(help) | Cell::Words(Words { help, .. }) => help,
         }
     }
@@ -171,6 +180,7 @@ impl<E: Entity> Column<E> {
     pub fn value(&self, row: &Row<'_, E>) -> Option<f64> {
         match self.cell {
             Cell::Number(metric, attributes, _) => row.number(metric, attributes),
+            Cell::Total(metric) => row.total(metric),
             Cell::Quantile(metric, q) => row.quantile(metric, q),
             Cell::Bar(metric, segments, Whole::Sum) => {
                 let lost = segments.iter().skip(1).filter_map(|segment| row.number(metric, segment.attributes));
@@ -183,6 +193,7 @@ impl<E: Entity> Column<E> {
     fn text(&self, value: Option<f64>) -> String {
         match self.cell {
             Cell::Number(_, _, format) => format.text(value),
+            Cell::Total(_) => Format::Count.text(value),
             Cell::Quantile(..) => Format::Duration.text(value),
             Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Bar(..) => UNKNOWN.into(),
         }
@@ -314,7 +325,7 @@ impl<E: Entity> Table<E> {
                     whole,
                 );
             }
-            Cell::Number(..) | Cell::Quantile(..) => {
+            Cell::Number(..) | Cell::Total(_) | Cell::Quantile(..) => {
                 let value = column.value(&line.row);
                 let tone = match value {
                     None => Tone::Dim,

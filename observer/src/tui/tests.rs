@@ -115,6 +115,9 @@ fn frames() {
     golden("help", fixture::snapshot(), "2 ?");
     golden("help-of-health", fixture::snapshot(), "4 ? G");
     golden("tasks", fixture::snapshot(), "3 j");
+    golden("tcp", fixture::snapshot(), "6 j");
+    golden("tcp-by-total-filtered", fixture::snapshot(), "6 > / nginx");
+    golden("tcp-without-programs", fixture::without_sched(), "6");
     golden("tasks-without-sched", fixture::without_sched(), "3 > > > >");
 }
 
@@ -230,7 +233,10 @@ fn keys_change_the_state() {
     check("4 j Enter", "health, 9 lines, at /, open");
     check("Tab Tab Tab Tab", "memory, 9 lines");
     check("5 / batch Enter j", "memory, 3 lines, at /batch.slice, filter batch");
-    check("Tab Tab Tab Tab Tab", "overview, 6 lines");
+    check("Tab Tab Tab Tab Tab", "tcp, 4 lines");
+    check("Tab Tab Tab Tab Tab Tab", "overview, 6 lines");
+    check("6 / 5432", "tcp, 1 lines, filter 5432, typing");
+    check("6 j Enter", "tcp, 4 lines, open");
     check("3 j", "tasks, 5 lines, at 4194303");
     check("3 j j", "tasks, 5 lines, at 4242");
     check("3 I j", "tasks, 5 lines, at 1");

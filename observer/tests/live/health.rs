@@ -1,4 +1,4 @@
-//! What this kernel's type information says of it: the health of the scheduler hook while nothing is wrong, and what `pcount` counts.
+//! What this kernel's type information says of it: the health of the programs while nothing is wrong, and what `pcount` counts.
 
 use std::sync::OnceLock;
 
@@ -11,6 +11,21 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// `On`, or on a kernel without some of the fields exactly that, and nothing else besides.
 pub(crate) fn attached() -> Result<State, String> {
     static STATE: OnceLock<Result<State, String>> = OnceLock::new();
+    STATE.get_or_init(read).clone()
+}
+
+/// The health of the TCP family while nothing is wrong: before 5.15 a socket's cgroup is no pointer that a program could follow.
+pub(crate) fn tcp_attached() -> Result<State, String> {
+    static STATE: OnceLock<Result<State, String>> = OnceLock::new();
+    let read = || {
+        let bytes = vmlinux()?;
+        let btf = Btf::read(&bytes, ["sock_cgroup_data"]).map_err(|error| error.to_string())?;
+        let cgroup = btf.member("sock_cgroup_data.cgroup").map_err(|error| error.to_string())?;
+        Ok(cgroup.map_or_else(
+            |missing| State::Degraded(format!("the kernel's BTF says: {missing}: flows have no cgroup")),
+            |_| State::On,
+        ))
+    };
     STATE.get_or_init(read).clone()
 }
 

@@ -14,6 +14,7 @@ mod roles;
 mod sched;
 mod storms;
 mod tasks;
+mod tcp;
 
 use std::process::ExitCode;
 
@@ -24,10 +25,9 @@ fn main() -> ExitCode {
     if let Some(role) = arguments.next().and_then(|argument| argument.strip_prefix("role:").map(str::to_owned)) {
         return roles::play(&role, &arguments.collect::<Vec<_>>());
     }
-    let trials = [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), memory::trials(), cli::trials()]
-        .into_iter()
-        .flatten()
-        .map(|(name, test)| Trial::test(name, move || thrice(test)));
+    let families =
+        [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), memory::trials(), tcp::trials(), cli::trials()];
+    let trials = families.into_iter().flatten().map(|(name, test)| Trial::test(name, move || thrice(test)));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 

@@ -14,13 +14,15 @@ use observer_common::memory::MemoryOffsets;
 use observer_common::pod;
 use observer_common::sched::{CpuState, Offsets};
 use observer_common::tasks::TaskOffsets;
+use observer_common::tcp::{self, TcpOffsets};
 
 use super::btf::Missing;
 use super::memory::Memory;
 use super::offsets::{self, Lacking, OffsetsError};
-use super::operands::Numbers;
+use super::operands::{self, Numbers};
 use super::sched::{Tables, delay_places};
 use super::tasks::Tasks;
+use super::tcp::Tcp;
 use crate::collect::Roots;
 use crate::model::Sched;
 use crate::sys::Mapping;
@@ -51,6 +53,9 @@ pub enum LoadError {
     /// The kernel lacks a tracepoint of the memory family's.
     #[error("the kernel's BTF says: {0}; without it nobody counts page allocations")]
     NoMemory(Missing),
+    /// The kernel lacks what the TCP family needs.
+    #[error("the kernel's BTF says: {0}")]
+    NoTcp(Missing),
     /// The object in [`OBJECT_VARIABLE`].
     #[error("cannot read {} (named by {OBJECT_VARIABLE}): {source}", path.display())]
     Object {
@@ -86,6 +91,8 @@ pub struct Programs {
     pub tasks: Result<Tasks, LoadError>,
     /// The memory family, or why there is none.
     pub memory: Result<Memory, LoadError>,
+    /// The TCP family, or why there is none.
+    pub tcp: Result<Tcp, LoadError>,
     /// What this kernel lacks, each with what is lost.
     pub lacking: Vec<Lacking>,
     /// Nothing yet, of what this kernel accounts.
@@ -122,19 +129,24 @@ impl Programs {
         resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
-        let numbers = Numbers {
-            sched: resolved.offsets,
-            tasks: resolved.tasks.clone().unwrap_or(pod::zeroed::<TaskOffsets>()),
-            memory: resolved.memory.clone().unwrap_or(pod::zeroed::<MemoryOffsets>()),
-        };
+        let task_offsets: TaskOffsets = resolved.tasks.clone().unwrap_or(pod::zeroed());
+        let memory_offsets: MemoryOffsets = resolved.memory.clone().unwrap_or(pod::zeroed());
+        let tcp_offsets: TcpOffsets = resolved.tcp.clone().unwrap_or(pod::zeroed());
         let mut object = object()?.into_owned();
-        numbers.put_into(&mut object).map_err(|error| refused("cannot use the object", &error))?;
+        let numbers = [
+            Numbers::of(Offsets::PLACEHOLDER, &resolved.offsets),
+            Numbers::of(TaskOffsets::PLACEHOLDER, &task_offsets),
+            Numbers::of(MemoryOffsets::PLACEHOLDER, &memory_offsets),
+            Numbers::of(TcpOffsets::PLACEHOLDER, &tcp_offsets),
+        ];
+        operands::set(&mut object, &numbers).map_err(|error| refused("cannot use the object", &error))?;
         let level = log_level();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("CPUS", cpus)
             .map_max_entries("DELAYS", delay_places(cpus))
+            .map_max_entries("FLOWS", if resolved.tcp.is_ok() { tcp::FLOWS } else { 1 })
             .load(&object)
             .map_err(|error| refused("cannot create the maps", &error))?;
         let logger = EbpfLogger::init(&mut ebpf).inspect_err(|error| tracing::debug!(%error, "no log from the programs")).ok();
@@ -167,7 +179,11 @@ impl Programs {
             Err(missing) => Err(LoadError::NoMemory(missing.clone())),
         };
         zero.used = memory.as_ref().ok().map(Memory::zero);
-        let programs = Programs { ebpf, logger, sched, tasks, memory, lacking: resolved.lacking, zero };
+        let tcp = match &resolved.tcp {
+            Ok(offsets) => Tcp::attach(&mut ebpf, &btf, offsets),
+            Err(missing) => Err(LoadError::NoTcp(missing.clone())),
+        };
+        let programs = Programs { ebpf, logger, sched, tasks, memory, tcp, lacking: resolved.lacking, zero };
         tracing::debug!(verified = programs.verified(), "the scheduler hook is attached");
         Ok(programs)
     }

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod blame;
 pub mod btf;
+pub mod flows;
 pub mod focus;
 pub mod loader;
 pub mod memory;
@@ -11,3 +12,4 @@ mod operands;
 pub mod pending;
 pub mod sched;
 pub mod tasks;
+pub mod tcp;

@@ -3,9 +3,10 @@
 use observer_common::memory::MemoryOffsets;
 use observer_common::sched::Offsets;
 use observer_common::tasks::TaskOffsets;
+use observer_common::tcp::TcpOffsets;
 
 use super::btf::{Btf, BtfError, Missing};
-use super::{memory, tasks};
+use super::{memory, tasks, tcp};
 
 /// What the kernel's BTF gave: the offsets, and what is missing although the programs do without it.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct Resolved {
     pub tasks: Result<TaskOffsets, Missing>,
     /// For the memory family; or the tracepoint without which it is off, alone.
     pub memory: Result<MemoryOffsets, Missing>,
+    /// For the TCP family; or what it is off without, alone.
+    pub tcp: Result<TcpOffsets, Missing>,
 }
 
 /// Something this kernel does not have.
@@ -40,7 +43,7 @@ pub enum OffsetsError {
     Missing(Missing),
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 23] = [
     "task_struct",
     "cfs_rq",
     "rq",
@@ -55,6 +58,15 @@ const NAMES: [&str; 14] = [
     "cred",
     "btf_trace_mm_page_alloc",
     "bpf_func_id",
+    "sock_common",
+    "net",
+    "sock",
+    "sock_cgroup_data",
+    "sk_buff",
+    "tcp_skb_cb",
+    "tcp_sock",
+    "inet_connection_sock",
+    "btf_trace_tcp_retransmit_skb",
 ];
 
 /// Resolves the scheduler family's offsets.
@@ -111,7 +123,8 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         delays_mask: 0,
         switch_has_state: u64::from(switch_has_state),
     };
-    Ok(Resolved { offsets, lacking, tasks: tasks::resolve(&btf)?, memory: memory::resolve(&btf)? })
+    let (tasks, memory, tcp) = (tasks::resolve(&btf)?, memory::resolve(&btf)?, tcp::resolve(&btf)?);
+    Ok(Resolved { offsets, lacking, tasks, memory, tcp })
 }
 
 /// The run queue's clocks of what was taken from it; each exists only if the kernel is configured to account it.

@@ -5,6 +5,7 @@ pub mod file;
 pub mod loadavg;
 pub mod meminfo;
 pub mod names;
+pub mod net;
 pub mod numa;
 pub mod stat;
 pub mod tasks;
@@ -18,6 +19,7 @@ pub use stat::Stat;
 
 use super::Roots;
 use crate::model::host::Memory;
+use crate::model::tcp::KernelTcp;
 use crate::model::text;
 
 /// Opens the files of one `/proc` and hands them to their parsers. Each reading stands alone, so that each can fail alone.
@@ -59,6 +61,14 @@ impl Proc {
     /// Nanoseconds since boot, suspended time included (`/proc/uptime`).
     pub fn uptime(&mut self) -> Result<u64, Error> {
         self.read("uptime", uptime::parse)
+    }
+
+    /// The kernel's counters of TCP (`/proc/net/snmp`, `/proc/net/netstat`) in the network namespace of whoever reads.
+    pub fn tcp(&mut self) -> Result<KernelTcp, Error> {
+        let mut tcp = KernelTcp::default();
+        self.read("net/snmp", |text| net::parse(text, &mut tcp))?;
+        self.read("net/netstat", |text| net::parse(text, &mut tcp))?;
+        Ok(tcp)
     }
 
     /// Host name, escaped (`/proc/sys/kernel/hostname`): the name in the reader's own UTS namespace, whichever mount of proc it is.

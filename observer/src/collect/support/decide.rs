@@ -24,6 +24,7 @@ pub fn decide(facts: &Facts) -> Vec<Feature> {
         programs(facts),
         tasks(facts),
         allocations(facts),
+        tcp(facts),
         memory(facts),
     ]
 }
@@ -201,6 +202,24 @@ fn allocations(facts: &Facts) -> Feature {
     }
 }
 
+fn tcp(facts: &Facts) -> Feature {
+    const NAME: &str = "tcp";
+    const LOST: &str = "Retransmitted segments by flow, peer, cgroup and cause; the kernel's own counters remain.";
+    match (&facts.attempt, &facts.tcp) {
+        (Attempt::Worked(_), Ok(lacking)) if lacking.is_empty() => {
+            available(NAME, LOST, "its programs can be attached".to_owned())
+        }
+        (Attempt::Worked(_), Ok(lacking)) => degraded(NAME, LOST, lacking.join("; "), None),
+        (Attempt::Worked(_), Err(why)) => {
+            missing(NAME, LOST, why.clone(), Some("use a kernel that has bpf_skc_to_tcp_sock (5.9 and later)"))
+        }
+        (Attempt::NotTried(why), _) => missing(NAME, LOST, (*why).into(), Some("ask again without --no-bpf")),
+        (Attempt::NotPermitted(_) | Attempt::Failed(_), _) => {
+            missing(NAME, LOST, "the programs cannot be loaded".into(), Some("see programs"))
+        }
+    }
+}
+
 /// What to do when the kernel did not permit it: not always what its answer suggests.
 fn permission(facts: &Facts) -> String {
     if facts.user_namespace || absent_capabilities(facts).is_none_or(|absent| !absent.is_empty()) {
@@ -257,6 +276,7 @@ mod tests {
             attempt: Attempt::Worked(31),
             tasks: Ok(1234),
             allocations: Ok(Vec::new()),
+            tcp: Ok(Vec::new()),
             roots: Roots::default(),
         }
     }
@@ -371,6 +391,19 @@ mod tests {
         let is = |name| decide(&facts).into_iter().find(|feature| feature.name == name).unwrap().state;
         assert_eq!(is("tasks"), Availability::Degraded("read from /proc: why".into()));
         assert_eq!(is("programs"), Availability::Available);
+    }
+
+    #[test]
+    fn the_tcp_programs_fail_alone() {
+        let is = |tcp| {
+            let facts = Facts { tcp, ..facts() };
+            let find = |name| decide(&facts).into_iter().find(|feature| feature.name == name).unwrap().state;
+            assert_eq!(find("programs"), Availability::Available);
+            find("tcp")
+        };
+        assert_eq!(is(Ok(Vec::new())), Availability::Available);
+        assert_eq!(is(Ok(vec!["a".into(), "b".into()])), Availability::Degraded("a; b".into()));
+        assert_eq!(is(Err("why".into())), Availability::Missing("why".into()));
     }
 
     #[test]

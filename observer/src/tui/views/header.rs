@@ -99,9 +99,10 @@ fn health(snapshot: &Snapshot, room: u16) -> String {
 fn tabs(app: &App, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
     let palette = app.options.palette;
     let mut x = 0;
-    for (index, view) in View::ALL.into_iter().enumerate() {
+    for view in View::ALL {
         let current = view == app.view;
-        let title = if current { format!("[{} {}]", index + 1, view.name()) } else { format!(" {} {} ", index + 1, view.name()) };
+        let (number, name) = (view.number(), view.name());
+        let title = if current { format!("[{number} {name}]") } else { format!(" {number} {name} ") };
         let end = text::put(buffer, area, x, 0, &title, palette.style(if current { Tone::Title } else { Tone::Dim }));
         hits.tabs.push((Rect::new(area.x + x, area.y, end - x, 1).intersection(area), view));
         x = end + 1;

@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod memory;
 pub mod overview;
 pub mod tasks;
+pub mod tcp;
 pub mod verdict;
 pub mod waits;
 
@@ -35,6 +36,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) -> Hits {
             View::Overview => overview::draw(app, snapshot, buffer, body, &mut hits),
             View::Cgroups => cgroups::draw(app, snapshot, buffer, body, &mut hits),
             View::Tasks => tasks::draw(app, snapshot, buffer, body, &mut hits),
+            View::Tcp => tcp::draw(app, snapshot, buffer, body, &mut hits),
             View::Health => health::draw(app, snapshot, buffer, body, &mut hits),
             View::Memory => memory::draw(app, snapshot, buffer, body, &mut hits),
         },

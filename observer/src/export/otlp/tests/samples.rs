@@ -33,6 +33,7 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
         contentions: Vec::new(),
         memory: Vec::new(),
+        tcp_flows: Vec::new(),
         processes: Vec::new(),
         threads: Vec::new(),
         sources: vec![Source { name: "sched", state: State::Degraded("why".into()), duration: None, dropped: 0 }],

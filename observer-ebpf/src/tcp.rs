@@ -1,0 +1,66 @@
+//! Question: what did TCP have to send again, on which connections, and why?
+//!
+//! Hooks: `tp_btf/tcp_retransmit_skb` and `tp_btf/tcp_retransmit_synack`. They run in softirqs, in timers and in whatever task holds the
+//! socket, so the current task says nothing: cgroup, network namespace and addresses are the socket's own.
+//! Cost: nothing until something is lost; then two or three look-ups in a hash map.
+//! Needs: BTF; kernel 5.9 for `bpf_skc_to_tcp_sock`.
+//! Lost without it: flows, peers and causes; the counters in `/proc/net/{snmp,netstat}` remain.
+//!
+//! Several events can happen at once on several CPUs, also for one flow, so counts are added atomically.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use observer_common::pod;
+use observer_common::tcp::{CA_LOSS, CA_RECOVERY, Cause, FlowKey, Last, NEW_SYN_RECV};
+
+use crate::kernel::{self, Sock, TcpSkb};
+use crate::maps::{Cpu, FlowRef};
+
+/// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)`; before 6.17 without `err`, and only where it is 0.
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    let (sock, skb) = (Sock(ctx.arg(0)), TcpSkb(ctx.arg(1)));
+    let failed = kernel::retransmit_has_err() && ctx.arg::<i32>(2) != 0;
+    let Some(tcp) = sock.tcp() else { return 0 };
+    let cause = match tcp.ca_state() {
+        _ if skb.is_syn() => Cause::Syn,
+        CA_LOSS => Cause::Timeout,
+        CA_RECOVERY => Cause::Fast,
+        _ => Cause::Probe,
+    };
+    let Some(flow) = flow(sock, sock) else { return 0 };
+    if failed {
+        flow.failed();
+    } else {
+        flow.count(cause, skb.segments());
+    }
+    flow.set_last(Last {
+        srtt: tcp.srtt(),
+        cwnd: tcp.cwnd(),
+        rto: tcp.rto(),
+        backoff: tcp.backoff(),
+        retransmits: tcp.retransmits(),
+        state: sock.state(),
+    });
+    0
+}
+
+/// `tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)`: the first is the listener. Only successes.
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+pub(crate) fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
+    let (listener, request) = (Sock(ctx.arg(0)), Sock(ctx.arg(1)));
+    let Some(flow) = flow(listener, request) else { return 0 };
+    flow.count(Cause::SynAck, 1);
+    flow.set_last(Last { state: NEW_SYN_RECV, ..pod::zeroed() });
+    0
+}
+
+/// Where to count: the flow between the ends of a socket or request, which belongs to the cgroup and namespace of `owner`.
+#[inline(always)]
+fn flow(owner: Sock, ends: Sock) -> Option<FlowRef> {
+    let (local, peer) = ends.addresses()?;
+    // A CPU that came after the daemon had counted them has no generation, and no flow can be told.
+    let generation = Cpu::get(kernel::this_cpu()).map_or(0, Cpu::generation);
+    FlowRef::get(&FlowKey { generation, cgroup: owner.cgroup(), local, peer, ports: ends.ports(), netns: owner.netns() })
+}

@@ -1,0 +1,245 @@
+//! The daemon's own totals of what flows sent again.
+//!
+//! Sums never go backwards: a flow that is forgotten leaves what it had to the row `~other`, where what the kernel's map had no room for
+//! is, too.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use observer_common::sched::Key;
+use observer_common::tcp::{Flow, FlowKey, Overflow};
+
+use crate::model::TcpFlow;
+use crate::model::tcp::{Condition, FlowId, Resent, Who};
+
+/// Flows that have a row of their own: as many as anybody can look through.
+const MOST: usize = 1000;
+/// A flow that was quiet for so long is forgotten.
+const QUIET: Duration = Duration::from_secs(300);
+
+/// Totals since observer attached.
+#[derive(Debug)]
+pub struct Flows {
+    flows: HashMap<FlowId, Total>,
+    /// What those had that were forgotten, and what of it they had told before.
+    forgotten: Resent,
+    inherited: Resent,
+    overflow: Resent,
+    tells_failures: bool,
+    /// Nanoseconds of a tick of the kernel.
+    tick: u64,
+}
+
+#[derive(Debug)]
+struct Total {
+    resent: Resent,
+    /// What it was when the round began, as the last sample told it.
+    told: Resent,
+    last: Condition,
+    seen: Instant,
+}
+
+impl Flows {
+    /// Nothing yet, of a kernel with ticks of `tick` nanoseconds.
+    pub fn new(tells_failures: bool, tick: u64) -> Flows {
+        let nothing = Resent::default();
+        Flows { flows: HashMap::new(), forgotten: nothing, inherited: nothing, overflow: nothing, tells_failures, tick }
+    }
+
+    /// A round begins: what was added up so far has been told.
+    pub fn begin(&mut self) {
+        for total in self.flows.values_mut() {
+            total.told = total.resent;
+        }
+    }
+
+    /// A flow was taken from the kernel's map.
+    pub fn add(&mut self, key: &FlowKey, flow: &Flow, now: Instant) {
+        let last = Condition { kernel: flow.last, tick: self.tick };
+        let nothing = Resent::default();
+        let total = self.flows.entry(id(key)).or_insert(Total { resent: nothing, told: nothing, last, seen: now });
+        total.resent.add(&Resent { segments: flow.segments, failures: flow.failures });
+        (total.last, total.seen) = (last, now);
+    }
+
+    /// All that found no place in the kernel's map so far.
+    pub fn set_overflow(&mut self, overflow: &Overflow) {
+        self.overflow = Resent { segments: overflow.segments, failures: overflow.failures };
+    }
+
+    /// Forgets flows that were quiet for long, and of too many those that were quiet for longest.
+    pub fn settle(&mut self, now: Instant) {
+        let mut quiet: Vec<(Instant, FlowId)> = self.flows.iter().map(|(id, total)| (total.seen, *id)).collect();
+        quiet.sort_unstable();
+        let too_many = quiet.len().saturating_sub(MOST);
+        let is_quiet = |seen: Instant| now.saturating_duration_since(seen) > QUIET;
+        let leave = quiet.iter().enumerate().take_while(|(index, (seen, _))| *index < too_many || is_quiet(*seen));
+        for (_, (_, id)) in leave {
+            if let Some(total) = self.flows.remove(id) {
+                self.forgotten.add(&total.resent);
+                self.inherited.add(&total.told);
+            }
+        }
+    }
+
+    /// All of it in sum.
+    pub fn sum(&self) -> Resent {
+        let mut sum = self.other();
+        self.flows.values().for_each(|total| sum.add(&total.resent));
+        sum
+    }
+
+    /// A row for each flow, ascending, and `~other` if there is anything in it; `path` names cgroups.
+    pub fn rows(&self, path: impl Fn(Key) -> Option<Arc<str>>) -> Vec<TcpFlow> {
+        let row = |(id, total): (&FlowId, &Total)| TcpFlow {
+            who: Who::Flow(*id),
+            cgroup: path(id.cgroup),
+            resent: total.resent,
+            inherited: Resent::default(),
+            tells_failures: self.tells_failures,
+            last: Some(total.last),
+        };
+        let mut rows: Vec<_> = self.flows.iter().map(row).collect();
+        let other = self.other();
+        if other != Resent::default() {
+            rows.push(TcpFlow {
+                who: Who::Other,
+                cgroup: None,
+                resent: other,
+                inherited: self.inherited,
+                tells_failures: self.tells_failures,
+                last: None,
+            });
+        }
+        rows.sort_by_key(|row| row.who);
+        rows
+    }
+
+    fn other(&self) -> Resent {
+        let mut other = self.forgotten;
+        other.add(&self.overflow);
+        other
+    }
+}
+
+/// Whose flow a key is, whatever the generation.
+fn id(key: &FlowKey) -> FlowId {
+    let end = |address: [u32; 4], port: u32| {
+        let mut bytes = [0; 16];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(address) {
+            // Network order already.
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        SocketAddr::new(IpAddr::from(Ipv6Addr::from(bytes)).to_canonical(), (port & 0xffff) as u16)
+    };
+    FlowId { netns: key.netns, local: end(key.local, key.ports >> 16), peer: end(key.peer, key.ports), cgroup: Key(key.cgroup) }
+}
+
+#[cfg(test)]
+mod tests {
+    use observer_common::pod;
+
+    use super::*;
+
+    fn words(address: &str) -> [u32; 4] {
+        let address = match address.parse().unwrap() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(address.octets().chunks_exact(4)) {
+            *word = u32::from_ne_bytes(bytes.try_into().unwrap());
+        }
+        words
+    }
+
+    fn key(generation: u64, port: u16) -> FlowKey {
+        FlowKey {
+            generation,
+            cgroup: Key::v2(7).0,
+            local: words("10.0.0.1"),
+            peer: words("fd00::2"),
+            ports: u32::from(port) << 16 | 443,
+            netns: 9,
+        }
+    }
+
+    fn flow(timeouts: u64) -> Flow {
+        Flow { segments: [timeouts, 0, 0, 0, 0], failures: 1, ..pod::zeroed() }
+    }
+
+    fn table(flows: &Flows) -> Vec<(String, u64, u64)> {
+        let path = |key: Key| (key == Key::v2(7)).then(|| "/a".into());
+        flows.rows(path).iter().map(|row| (row.local(), row.resent.total(), row.inherited.total())).collect()
+    }
+
+    #[test]
+    fn ends_of_both_families() {
+        let found = id(&key(3, 80));
+        assert_eq!((found.local.to_string(), found.peer.to_string()), ("10.0.0.1:80".into(), "[fd00::2]:443".into()));
+        assert_eq!((found.netns, found.cgroup), (9, Key::v2(7)));
+    }
+
+    #[test]
+    fn generations_of_a_flow_add_up() {
+        let now = Instant::now();
+        let mut flows = Flows::new(true, 1);
+        for (generation, timeouts) in [(1, 2), (2, 3)] {
+            flows.begin();
+            flows.add(&key(generation, 80), &flow(timeouts), now);
+        }
+        assert_eq!(table(&flows), [("10.0.0.1:80".into(), 5, 0)]);
+        assert_eq!(flows.sum(), Resent { segments: [5, 0, 0, 0, 0], failures: 2 });
+    }
+
+    #[test]
+    fn the_forgotten_leave_what_they_had_to_other() {
+        let start = Instant::now();
+        let mut flows = Flows::new(true, 1);
+        flows.add(&key(1, 80), &flow(2), start);
+        flows.add(&key(1, 81), &flow(4), start + QUIET);
+        flows.begin();
+        flows.settle(start + QUIET + Duration::from_secs(1));
+        assert_eq!(table(&flows), [("10.0.0.1:81".into(), 4, 0), ("~other".into(), 2, 2)]);
+        flows.set_overflow(&Overflow { segments: [0, 0, 0, 7, 0], failures: 0, events: 7 });
+        assert_eq!(table(&flows)[1], ("~other".into(), 9, 2), "the overflow is news");
+        // It comes back, and begins anew.
+        flows.add(&key(2, 80), &flow(1), start + QUIET);
+        assert_eq!(flows.sum().total(), 14);
+    }
+
+    #[test]
+    fn of_too_many_the_quietest_are_forgotten_and_no_sum_shrinks() {
+        let start = Instant::now();
+        let mut flows = Flows::new(true, 1);
+        let mut before = 0;
+        for round in 0..20u16 {
+            flows.begin();
+            let now = start + Duration::from_secs(round.into());
+            for number in 0..300 {
+                flows.add(&key(round.into(), round * 300 + number), &flow(1), now);
+            }
+            flows.settle(now);
+            assert_eq!(flows.sum().total(), before + 300);
+            before = flows.sum().total();
+            assert!(flows.flows.len() <= MOST);
+        }
+        let rows = table(&flows);
+        assert_eq!(rows.len(), MOST + 1);
+        assert_eq!(rows.last(), Some(&("~other".into(), 5000, 5000)));
+    }
+
+    #[test]
+    fn what_comes_and_goes_in_one_round_is_news() {
+        let now = Instant::now();
+        let mut flows = Flows::new(true, 1);
+        flows.begin();
+        for port in 0..MOST as u16 + 10 {
+            flows.add(&key(1, port), &flow(1), now);
+        }
+        flows.settle(now);
+        assert_eq!(table(&flows).last(), Some(&("~other".into(), 10, 0)));
+    }
+}

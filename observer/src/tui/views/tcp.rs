@@ -1,0 +1,101 @@
+//! What TCP sends again: the machine in sum beside the kernel's own counters, and every flow.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::{below, trouble};
+use crate::model::{Host, Metric, Row, Snapshot, TcpFlow, Value, tcp};
+use crate::tui::app::{App, Hits};
+use crate::tui::format::{Format, UNKNOWN};
+use crate::tui::palette::Tone;
+use crate::tui::table::{Column, Line, Table};
+use crate::tui::text::{self, Piece, piece};
+
+/// All columns.
+pub static COLUMNS: &[Column<TcpFlow>] = &[
+    Column { grow: false, ..Column::label("LOCAL", 20) },
+    Column::note("PEER", "The other end.", 20),
+    Column::number(&tcp::RETRANSMITS, Format::Rate, 8).warn(WARN),
+    Column::total("TOTAL", &tcp::RETRANSMITS, 7),
+    Column::number(&tcp::RTT, Format::Duration, 8),
+    Column::words("STATE", "State of the connection when it last retransmitted.", state, 11),
+    Column::number(&tcp::CWND, Format::Count, 6).priority(1),
+    Column::number(&tcp::RTO, Format::Duration, 8).priority(1),
+    Column::part("TIMEOUT", &tcp::RETRANSMITS, &[("observer.tcp.cause", "timeout")], Format::Rate, 8).priority(2),
+    Column::part("FAST", &tcp::RETRANSMITS, &[("observer.tcp.cause", "fast")], Format::Rate, 8).priority(2),
+    Column::part("PROBE", &tcp::RETRANSMITS, &[("observer.tcp.cause", "probe")], Format::Rate, 8).priority(2),
+    Column::part("SYN", &tcp::RETRANSMITS, &[("observer.tcp.cause", "syn")], Format::Rate, 8).priority(3),
+    Column::part("SYNACK", &tcp::RETRANSMITS, &[("observer.tcp.cause", "synack")], Format::Rate, 8).priority(3),
+    Column::number(&tcp::RETRANSMIT_FAILURES, Format::Rate, 8).priority(4),
+    Column {
+        grow: true,
+        ..Column::path("CGROUP", "That of the socket.", |flow: &TcpFlow| flow.cgroup.as_deref().unwrap_or(UNKNOWN), 19)
+    }
+    .priority(2),
+];
+
+/// The column of [`COLUMNS`] by which the list is sorted at first: what is sent again now.
+pub const SORTED_BY: usize = 2;
+/// Segments a second from which a cell is marked.
+const WARN: f64 = 10.0;
+
+fn state(flow: &TcpFlow) -> &str {
+    flow.last.as_ref().map_or(UNKNOWN, |last| last.state())
+}
+
+pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
+    let palette = app.options.palette;
+    let inner = text::panel(buffer, area, palette, "Sent again", &trouble(snapshot, &["tcp", "netstat"]));
+    for row in snapshot.rows::<Host>() {
+        text::put_pieces(buffer, inner, 0, palette, ours(&row));
+        text::put_pieces(buffer, inner, 1, palette, kernels(&row));
+    }
+    let list = &app.tcp;
+    let title = format!("Flows, {} of {}", list.lines.len(), snapshot.is.tcp_flows.len());
+    let inner = text::panel(buffer, below(inner, 2), palette, &title, "");
+    let selected = list.selected.and_then(|_| list.at.checked_sub(list.offset));
+    let table = Table { columns: COLUMNS, palette, sort: Some(list.sort), selected };
+    // All at once: a flow that was not there before began at nothing, which only the snapshot knows.
+    let rows: Vec<_> = snapshot.rows::<TcpFlow>().collect();
+    let lines = list.lines.iter().skip(list.offset).filter_map(|line| {
+        let row = *rows.get(line.index)?;
+        Some(Line { row, label: row.is.local().into(), indent: 0, mark: "", dim: false, note: row.is.peer().into() })
+    });
+    let drawn = table.draw(buffer, inner, lines);
+    if snapshot.is.tcp_flows.is_empty() {
+        let known = snapshot.is.host.tcp.resent.is_some();
+        let words = if known { "nothing was sent again" } else { "unknown: the programs are off" };
+        text::put(buffer, drawn.body, 0, 0, words, palette.style(Tone::Dim));
+    }
+    hits.headers = drawn.headers;
+    hits.body = drawn.body;
+}
+
+/// What the programs count, on the whole machine.
+fn ours(row: &Row<'_, Host>) -> Vec<Piece> {
+    let mut pieces = vec![piece(0, Tone::Plain, format!("all {}", rate(row, &tcp::host::RETRANSMITS)))];
+    for point in row.points_of(&tcp::host::RETRANSMITS) {
+        if let (Value::Counter { rate, .. }, [(_, cause)]) = (point.value, point.attributes) {
+            pieces.push(piece(1, Tone::Plain, format!("{cause} {}", Format::Rate.text(rate))));
+        }
+    }
+    pieces.push(piece(2, Tone::Dim, format!("failed {}", rate(row, &tcp::host::RETRANSMIT_FAILURES))));
+    pieces
+}
+
+/// What the kernel counts, in one network namespace.
+fn kernels(row: &Row<'_, Host>) -> Vec<Piece> {
+    let of = |name: &str, metric| format!("{name} {}", rate(row, metric));
+    vec![
+        piece(0, Tone::Dim, of("kernel, this network namespace:", &tcp::host::KERNEL_SEGMENTS)),
+        piece(1, Tone::Dim, of("timeouts", &tcp::host::KERNEL_TIMEOUTS)),
+        piece(1, Tone::Dim, of("fast", &tcp::host::KERNEL_FAST)),
+        piece(2, Tone::Dim, of("probes", &tcp::host::KERNEL_PROBES)),
+        piece(2, Tone::Dim, of("syn", &tcp::host::KERNEL_SYN)),
+        piece(3, Tone::Dim, of("failed", &tcp::host::KERNEL_FAILED)),
+    ]
+}
+
+fn rate(row: &Row<'_, Host>, metric: &'static Metric<Host>) -> String {
+    Format::Rate.text(row.number(metric, &[]))
+}
