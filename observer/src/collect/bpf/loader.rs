@@ -166,7 +166,7 @@ impl Programs {
             Err(missing) => Err(LoadError::NoTasks(missing.clone())),
         };
         let tcp = match &resolved.tcp {
-            Ok(offsets) => Tcp::attach(&mut ebpf, &btf, offsets),
+            Ok(offsets) => Tcp::attach(&mut ebpf, &btf, offsets, &roots.proc),
             Err(missing) => Err(LoadError::NoTcp(missing.clone())),
         };
         let programs = Programs { ebpf, logger, sched, tasks, tcp, lacking: resolved.lacking, zero };
