@@ -19,8 +19,7 @@ use super::bpf::sched::Entry;
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::Listing;
-use crate::model::tcp::Resent;
-use crate::model::{Allocations, Contention, Longest, Sched, Source, State, TcpFlow};
+use crate::model::{Allocations, Contention, Longest, Sched, Source, State, TcpFlow, TcpTotals};
 use crate::sys;
 
 /// The hook, or why there is none.
@@ -204,21 +203,31 @@ impl Hook {
             Ok(tcp) => tcp,
             Err(error) => return off(error.to_string()),
         };
-        let dropped = tcp.overflow().events;
+        let (overflow, nested) = (tcp.overflow().events, tcp.nested().unwrap_or(0));
         let mut reasons = tcp.lacking().to_vec();
         reasons.extend(on.flows_trouble.clone());
-        if dropped > 0 {
-            reasons.push(format!("map full {dropped} times: more flows retransmitted in one interval than it can tell apart; use a shorter interval"));
+        if overflow > 0 {
+            reasons.push(format!("map full {overflow} times: more flows retransmitted in one interval than it can tell apart; use a shorter interval"));
+        }
+        if nested > 0 {
+            reasons.push(format!(
+                "{nested} events came while the same program was interrupted in its work; the kernel skipped them"
+            ));
         }
         let state = if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) };
-        Source { name: NAME, state, duration: on.flows_took, dropped }
+        Source { name: NAME, state, duration: on.flows_took, dropped: overflow + nested }
     }
 
-    /// What TCP sent again, and whether the kernel tells of failures; `None` while that is not counted.
-    pub(super) fn resent(&self) -> Option<(Resent, bool)> {
-        match self {
-            Hook::On(on) => Some((on.flows.sum(), on.programs.tcp.as_ref().ok()?.tells_failures())),
-            Hook::Off(_) => None,
+    /// What TCP sent again on the whole machine; nothing is known while that is not counted.
+    pub(super) fn tcp_totals(&self) -> TcpTotals {
+        let Hook::On(on) = self else { return TcpTotals::default() };
+        let Ok(tcp) = &on.programs.tcp else { return TcpTotals::default() };
+        TcpTotals {
+            resent: Some(on.flows.sum()),
+            tells_failures: tcp.tells_failures(),
+            full: Some(tcp.overflow().events),
+            nested: tcp.nested(),
+            kernel: None,
         }
     }
 

@@ -185,8 +185,7 @@ impl Collector {
     fn tcp(&mut self, health: &mut Health) -> TcpTotals {
         health.push(self.hook.tcp_source());
         let kernel = health.read("netstat", || self.proc.tcp());
-        let resent = self.hook.resent();
-        TcpTotals { resent: resent.map(|(sum, _)| sum), tells_failures: resent.is_some_and(|(_, tells)| tells), kernel }
+        TcpTotals { kernel, ..self.hook.tcp_totals() }
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {

@@ -137,10 +137,14 @@ pub static DROPPED: Metric<Host> = Metric::new(
     "DROPPED",
     Unit::Count("event"),
     "What was lost, by cause. table_full: look-ups that found no slot, because too many cgroups ran on one CPU between two readings \
-     (booked to ~other). untraced: switches that the kernel did not report and that took a wait with them, or the run before idling.",
+     (booked to ~other). untraced: switches that the kernel did not report and that took a wait with them, or the run before idling. \
+     flows_full: TCP retransmissions of more flows than can be told apart between two readings (booked to ~other). tcp_nested: those during \
+     which the program was at work already on the same CPU.",
     Read::Counter(&[
         Part { attributes: &[("observer.drop.cause", "table_full")], read: |h| h.table_full },
         Part { attributes: &[("observer.drop.cause", "untraced")], read: |h| h.untraced },
+        Part { attributes: &[("observer.drop.cause", "flows_full")], read: |h| h.tcp.full },
+        Part { attributes: &[("observer.drop.cause", "tcp_nested")], read: |h| h.tcp.nested },
     ]),
 );
 

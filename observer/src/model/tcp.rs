@@ -116,6 +116,10 @@ pub struct TcpTotals {
     pub resent: Option<Resent>,
     /// Whether the kernel tells of attempts that failed.
     pub tells_failures: bool,
+    /// Events that found no place for their flow; they are counted in the row `~other`.
+    pub full: Option<u64>,
+    /// Events that the kernel kept from the programs; they are in no count. `None` where it does not tell.
+    pub nested: Option<u64>,
     /// The kernel's own counters.
     pub kernel: Option<KernelTcp>,
 }

@@ -430,7 +430,14 @@ fn tcp(second: u64, programs: bool) -> TcpTotals {
         fast: Some(80 + 14 * second),
         syn: Some(4),
     };
-    TcpTotals { resent: programs.then_some(resent), tells_failures: programs, kernel: Some(kernel) }
+    let nothing = programs.then_some(0);
+    TcpTotals {
+        resent: programs.then_some(resent),
+        tells_failures: programs,
+        full: nothing,
+        nested: nothing,
+        kernel: Some(kernel),
+    }
 }
 
 fn cpu(second: u64, number: u32, sched: bool) -> Cpu {

@@ -180,7 +180,7 @@ impl Programs {
         };
         zero.used = memory.as_ref().ok().map(Memory::zero);
         let tcp = match &resolved.tcp {
-            Ok(offsets) => Tcp::attach(&mut ebpf, &btf, offsets),
+            Ok(offsets) => Tcp::attach(&mut ebpf, &btf, offsets, &roots.proc),
             Err(missing) => Err(LoadError::NoTcp(missing.clone())),
         };
         let programs = Programs { ebpf, logger, sched, tasks, memory, tcp, lacking: resolved.lacking, zero };
