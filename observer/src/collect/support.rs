@@ -11,6 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use super::bpf::loader::{LoadError, Programs};
 use super::bpf::offsets::{self, Lacking};
 use super::bpf::sched::BYTES_PER_CPU;
+use super::bpf::tcp;
 use super::cgroup::Cgroups;
 use super::proc::{Proc, topology};
 use super::{Roots, tasks};
@@ -42,6 +43,8 @@ pub struct Facts {
     pub cpus: Result<u32, String>,
     /// Kernel memory of one CPU's tables, in bytes.
     pub bytes_per_cpu: usize,
+    /// Kernel memory of the map of TCP flows, in bytes.
+    pub bytes_of_flows: usize,
     /// Whether the programs can be loaded and attached.
     pub attempt: Attempt,
     /// Where the programs work, whether the task iterator does, too: how many threads it told, or why not.
@@ -117,6 +120,7 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
         tcp,
         cpus,
         bytes_per_cpu: BYTES_PER_CPU,
+        bytes_of_flows: tcp::BYTES,
         roots: roots.clone(),
     }
 }

@@ -395,7 +395,10 @@ fn failures(space: &mut Space) -> Result<String, String> {
 fn many_flows(space: &mut Space) -> Result<String, String> {
     const FLOWS: usize = 9_000;
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).map_err(say("descriptors"))?;
+    // `None` is no limit.
+    let enough = |limit: Option<u64>| limit.map(|limit| limit.max(FLOWS as u64 + 1_000));
+    let raised = Rlimit { current: enough(limit.current), maximum: enough(limit.maximum) };
+    rustix::process::setrlimit(Resource::Nofile, raised).map_err(say("descriptors"))?;
     let (listener, name) = listener(V4)?;
     deaf(&listener)?;
     let was = space.collector.collect();

@@ -65,8 +65,11 @@ fn path_with(linker: &Path) -> Result<OsString> {
 
 /// As `CARGO_ENCODED_RUSTFLAGS` wants them: a path may hold spaces.
 fn flags(remaps: &[(PathBuf, String)]) -> OsString {
+    // The second instruction set (kernel 4.14) can compare for less than a constant. With the first one the constant comes first, in a
+    // register, and verifiers up to 6.1 at least follow the branch that cannot be taken.
     // No program touches `pt_regs`, the only thing that depends on the machine: one object for all.
-    let mut flags = OsString::from("--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf");
+    let mut flags =
+        OsString::from("--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf\u{1f}-Ctarget-cpu=v2");
     for (from, to) in remaps {
         flags.push("\u{1f}--remap-path-prefix=");
         flags.push(from);

@@ -84,7 +84,7 @@ impl Tables {
     /// The newest generation that no program writes to any more, once [`Tables::wait`] has returned: the last one, or without a barrier
     /// the one before, which nobody has written to for an interval.
     pub fn ended(&self) -> u64 {
-        self.generation - if self.read.is_some() { 2 } else { 1 }
+        self.generation.saturating_sub(if self.read.is_some() { 2 } else { 1 })
     }
 
     /// Does without a barrier, as on a kernel that has none: for tests.

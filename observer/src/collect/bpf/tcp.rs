@@ -12,7 +12,7 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf};
 use observer_common::pod::{self, Pod};
-use observer_common::tcp::{Flow, FlowKey, Overflow, TcpOffsets};
+use observer_common::tcp::{FLOWS, Flow, FlowKey, Overflow, TcpOffsets};
 
 use super::btf::{self, BtfError, Missing};
 use super::loader::{LoadError, missing, refused};
@@ -22,6 +22,9 @@ use crate::sys::Mapping;
 type KeyWords = [u64; size_of::<FlowKey>() / 8];
 type FlowWords = [u64; size_of::<Flow>() / 8];
 const _: () = assert!(size_of::<KeyWords>() == size_of::<FlowKey>() && size_of::<FlowWords>() == size_of::<Flow>());
+
+/// Kernel memory for the flows, in bytes. The kernel (6.18) adds 48 to each and has a bucket of 16 for it.
+pub const BYTES: usize = FLOWS as usize * (size_of::<FlowKey>() + size_of::<Flow>() + 48 + 16);
 
 /// The attached programs and their maps.
 #[derive(Debug)]

@@ -245,7 +245,9 @@ fn memory(facts: &Facts) -> Feature {
         Ok(cpus) => {
             let kib = |bytes: usize| bytes as f64 / 1024.0;
             let (each, all) = (kib(facts.bytes_per_cpu), kib(facts.bytes_per_cpu * *cpus as usize));
-            available(NAME, LOST, format!("scheduler tables: {each:.0} KiB × {cpus} CPUs = {all:.0} KiB"))
+            let flows = kib(facts.bytes_of_flows);
+            let found = format!("scheduler tables: {each:.0} KiB × {cpus} CPUs = {all:.0} KiB; TCP flows: {flows:.0} KiB");
+            available(NAME, LOST, found)
         }
         Err(why) => {
             missing(NAME, LOST, format!("cannot tell the CPUs: {why}"), Some("mount the host's /sys and name it with --sys-root"))
@@ -273,6 +275,7 @@ mod tests {
             types: Types::Resolved(Vec::new()),
             cpus: Ok(8),
             bytes_per_cpu: 700 << 10,
+            bytes_of_flows: 1536 << 10,
             attempt: Attempt::Worked(31),
             tasks: Ok(1234),
             allocations: Ok(Vec::new()),
