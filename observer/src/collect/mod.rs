@@ -161,6 +161,8 @@ impl Collector {
             load: health.read("loadavg", || self.proc.load()),
             memory: health.read("meminfo", || self.proc.memory()),
             uptime: health.read("uptime", || self.proc.uptime()),
+            pressure: health.read("pressure", || self.proc.pressure()),
+            vmstat: health.read("vmstat", || self.proc.vmstat()),
             ..Host::default()
         }
     }

@@ -20,6 +20,10 @@ pub struct Host {
     pub tasks: Option<Tasks>,
     /// Context switches since boot (`/proc/stat` ctxt).
     pub context_switches: Option<u64>,
+    /// How long tasks were stalled (`/proc/pressure`).
+    pub pressure: Option<Pressure>,
+    /// What the kernel counts of the page allocator (`/proc/vmstat`).
+    pub vmstat: Option<Vmstat>,
     /// What the scheduler hook counted on the whole machine.
     pub sched: Option<Arc<Sched>>,
     /// `run_delay` of all tasks by the kernel's own count, the dead included; only its growth means something.
@@ -54,6 +58,39 @@ impl Memory {
     pub fn used(&self) -> u64 {
         self.total.saturating_sub(self.free + self.buffers + self.cached)
     }
+}
+
+/// Time in nanoseconds since boot that tasks were stalled, by resource.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Pressure {
+    /// For a CPU.
+    pub cpu: Stalled,
+    /// For memory.
+    pub memory: Stalled,
+    /// For I/O.
+    pub io: Stalled,
+}
+
+/// Time in nanoseconds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Stalled {
+    /// Of some task at least.
+    pub some: u64,
+    /// Of all that were not idle at once; unknown of the CPU before 5.13.
+    pub full: Option<u64>,
+}
+
+/// Since boot, on all zones.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Vmstat {
+    /// `pgalloc_*`: pages given.
+    pub allocated: Option<u64>,
+    /// `allocstall_*`: direct reclaims.
+    pub reclaims: Option<u64>,
+    /// `compact_stall`: direct compactions.
+    pub compactions: Option<u64>,
+    /// `oom_kill`: processes killed for their memory.
+    pub oom_kills: Option<u64>,
 }
 
 /// Numbers of tasks.
@@ -175,6 +212,64 @@ pub static RESIDUAL: Metric<Host> = Metric::new(
     ]),
 );
 
+/// Some task was stalled.
+pub static PRESSURE_SOME: Metric<Host> = Metric::new(
+    "observer.host.pressure.some.time",
+    "SOME",
+    Unit::Seconds,
+    "Time since boot that at least one task was stalled for a resource (PSI, some; three views, not parts of a whole).",
+    Read::Counter(&[
+        Part { attributes: &[("observer.pressure.resource", "cpu")], read: |h| Some(h.pressure?.cpu.some) },
+        Part { attributes: &[("observer.pressure.resource", "memory")], read: |h| Some(h.pressure?.memory.some) },
+        Part { attributes: &[("observer.pressure.resource", "io")], read: |h| Some(h.pressure?.io.some) },
+    ]),
+);
+
+/// All tasks were stalled.
+pub static PRESSURE_FULL: Metric<Host> = Metric::new(
+    "observer.host.pressure.full.time",
+    "FULL",
+    Unit::Seconds,
+    "Time since boot that all tasks which were not idle were stalled for a resource at once (PSI, full; inside the time of some).",
+    Read::Counter(&[
+        Part { attributes: &[("observer.pressure.resource", "cpu")], read: |h| h.pressure?.cpu.full },
+        Part { attributes: &[("observer.pressure.resource", "memory")], read: |h| h.pressure?.memory.full },
+        Part { attributes: &[("observer.pressure.resource", "io")], read: |h| h.pressure?.io.full },
+    ]),
+);
+
+/// The kernel's count of pages given.
+pub static KERNEL_PAGES: Metric<Host> = Metric::new(
+    "observer.host.memory.allocated",
+    "PAGES",
+    Unit::Count("page"),
+    "Pages that the allocator gave since boot, as the kernel counts them (pgalloc_* in /proc/vmstat): beside observer.memory.allocations, each \
+     of which is 2^order pages.",
+    Read::Counter(&[Part { attributes: &[], read: |h| h.vmstat?.allocated }]),
+);
+
+/// The kernel's count of stalls.
+pub static KERNEL_STALLS: Metric<Host> = Metric::new(
+    "observer.host.memory.stalls",
+    "STALLS",
+    Unit::Count("stall"),
+    "Direct reclaims (allocstall_*) and direct compactions (compact_stall) since boot, as the kernel counts them in /proc/vmstat; reclaim at a \
+     cgroup's limit is not among them.",
+    Read::Counter(&[
+        Part { attributes: &[("observer.memory.stall", "reclaim")], read: |h| h.vmstat?.reclaims },
+        Part { attributes: &[("observer.memory.stall", "compaction")], read: |h| h.vmstat?.compactions },
+    ]),
+);
+
+/// Processes killed for memory.
+pub static OOM_KILLS: Metric<Host> = Metric::new(
+    "observer.host.memory.oom_kills",
+    "OOM",
+    Unit::Count("process"),
+    "Processes that the kernel killed since boot because memory ran out, at a cgroup's limit, too (oom_kill in /proc/vmstat).",
+    Read::Counter(&[Part { attributes: &[], read: |h| h.vmstat?.oom_kills }]),
+);
+
 /// In order of importance.
 static ALL: &[&Metric<Host>] = &[
     &LEDGER,
@@ -185,6 +280,11 @@ static ALL: &[&Metric<Host>] = &[
     &UPTIME,
     &TASKS,
     &CONTEXT_SWITCHES,
+    &PRESSURE_SOME,
+    &PRESSURE_FULL,
+    &KERNEL_PAGES,
+    &KERNEL_STALLS,
+    &OOM_KILLS,
     &tcp::host::RETRANSMITS,
     &tcp::host::RETRANSMIT_FAILURES,
     &tcp::host::KERNEL_SEGMENTS,

@@ -10,7 +10,7 @@ use observer_common::tcp::{Cause, Last};
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
-use crate::model::host::{Memory, Tasks};
+use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
 use crate::model::tcp::{Condition, FlowId, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
@@ -346,6 +346,11 @@ fn host(second: u64, dropped: u64) -> Host {
         uptime: Some(273_600_000 * MS),
         tasks: Some(Tasks { running: 7, blocked: 1 }),
         context_switches: Some(1_000_000 + 48_211 * second),
+        pressure: Some(Pressure {
+            memory: Stalled { some: 31 * MS * second, full: Some(4 * MS * second) },
+            ..Pressure::default()
+        }),
+        vmstat: Some(Vmstat { reclaims: Some(2 * second), compactions: Some(0), oom_kills: Some(1), ..Vmstat::default() }),
         table_full: Some(0),
         untraced: Some(dropped),
         sched: None,

@@ -112,7 +112,7 @@ pub fn tree(snapshot: &Snapshot, columns: &[Column<Cgroup>], sort: Sort, filter:
 /// A row whose loss is nearly all inside its children is left out of the losers: they are listed themselves.
 pub const OWN_SHARE: f64 = 0.05;
 
-/// Those that lost most themselves: by what the ledger says was waited, throttled, stolen and interrupted, and at least what their own
+/// Those that lost most themselves: by what the ledger says was waited, throttled, stolen, interrupted and stalled, and at least what their own
 /// quota stopped them; where neither is known, by CPU time.
 pub fn losers(snapshot: &Snapshot, filter: &str) -> Vec<Line> {
     let rows: Vec<_> = snapshot.rows::<Cgroup>().collect();

@@ -7,10 +7,12 @@ pub mod meminfo;
 pub mod names;
 pub mod net;
 pub mod numa;
+pub mod pressure;
 pub mod stat;
 pub mod tasks;
 pub mod topology;
 pub mod uptime;
+pub mod vmstat;
 
 use std::path::PathBuf;
 
@@ -18,7 +20,7 @@ pub use file::{Error, Malformed};
 pub use stat::Stat;
 
 use super::Roots;
-use crate::model::host::Memory;
+use crate::model::host::{Memory, Pressure, Vmstat};
 use crate::model::tcp::KernelTcp;
 use crate::model::text;
 
@@ -61,6 +63,20 @@ impl Proc {
     /// Nanoseconds since boot, suspended time included (`/proc/uptime`).
     pub fn uptime(&mut self) -> Result<u64, Error> {
         self.read("uptime", uptime::parse)
+    }
+
+    /// How long tasks were stalled for CPU, memory and I/O (`/proc/pressure`).
+    pub fn pressure(&mut self) -> Result<Pressure, Error> {
+        Ok(Pressure {
+            cpu: self.read("pressure/cpu", pressure::parse)?,
+            memory: self.read("pressure/memory", pressure::parse)?,
+            io: self.read("pressure/io", pressure::parse)?,
+        })
+    }
+
+    /// The kernel's counters of the page allocator (`/proc/vmstat`).
+    pub fn vmstat(&mut self) -> Result<Vmstat, Error> {
+        self.read("vmstat", vmstat::parse)
     }
 
     /// The kernel's counters of TCP (`/proc/net/snmp`, `/proc/net/netstat`) in the network namespace of whoever reads.

@@ -5,6 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::{below, cgroups, row, trouble};
+use crate::model::host::{KERNEL_STALLS, OOM_KILLS, PRESSURE_FULL, PRESSURE_SOME};
 use crate::model::memory::{ALLOCATIONS, CLASS_NAMES, COMPACTION, FAILURES, FALLBACKS, MEMCG_RECLAIM, RECLAIM, TYPE_NAMES};
 use crate::model::{Allocator, Blame, Cgroup, Histogram, Metric, Row, Snapshot, Value, cgroup};
 use crate::tui::app::{App, Hits};
@@ -29,8 +30,8 @@ pub(super) static STALLS: [(&Metric<Allocator>, &str); 3] = [
     (&COMPACTION, "direct compaction: no block large enough"),
 ];
 
-/// Lines of the panel of stalls, with its title and header.
-const STALL_LINES: u16 = STALLS.len() as u16 + 2;
+/// Lines of the panel of stalls, with its title, its header and the kernel's own counts.
+const STALL_LINES: u16 = STALLS.len() as u16 + 3;
 /// Lines that the list of cgroups keeps at the least, with its title and header.
 const LIST: u16 = 5;
 /// Widths of the tables' columns.
@@ -45,6 +46,7 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
     let inner =
         text::panel(buffer, area, palette, "Stalls: tasks that had to do the allocator's work", &trouble(snapshot, &["memory"]));
     draw_stalls(buffer, inner, palette, machine.as_ref());
+    text::put_pieces(buffer, inner, STALL_LINES - 2, palette, kernel(snapshot));
     let rest = below(area, STALL_LINES);
 
     let wanted = orders.len() as u16 + 4;
@@ -84,6 +86,22 @@ fn draw_stalls(buffer: &mut Buffer, area: Rect, palette: Palette, machine: Optio
         }
         text::put(buffer, area, NUMBER * header.len() as u16 + 2, y, what, palette.style(Tone::Dim));
     }
+}
+
+/// What the kernel itself says: how long memory was what tasks waited for, and its counts of the same stalls.
+fn kernel(snapshot: &Snapshot) -> Vec<Piece> {
+    let host = row(snapshot, &snapshot.is.host);
+    let memory = &[("observer.pressure.resource", "memory")];
+    let share = |metric| Format::Percent.text(host.number(metric, memory));
+    let stalls = |kind| Format::Rate.text(host.number(&KERNEL_STALLS, kind));
+    let killed = host.number(&OOM_KILLS, &[]);
+    let tone = if killed > Some(0.0) { Tone::Bad } else { Tone::Plain };
+    vec![
+        piece(0, Tone::Plain, format!("pressure some {} full {}", share(&PRESSURE_SOME), share(&PRESSURE_FULL))),
+        piece(1, Tone::Dim, format!("vmstat: reclaims {}", stalls(&[("observer.memory.stall", "reclaim")]))),
+        piece(1, Tone::Dim, format!("compactions {}", stalls(&[("observer.memory.stall", "compaction")]))),
+        piece(0, tone, format!("OOM kills {}", Format::Rate.text(killed))),
+    ]
 }
 
 /// What a histogram took in during the interval.

@@ -89,7 +89,7 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
     let height =
         if processes.is_empty() { 0 } else { wanted.min(spare.max(PROCESSES.max(rest.height / 2))).min(rest.height * 2 / 3) };
     let losers = Rect { height: rest.height - height, ..rest };
-    let title = "Who lost most: waited, throttled, stolen, interrupted";
+    let title = "Who lost most: waited, throttled, stolen, interrupted, stalled";
     let inner = text::panel(buffer, losers, palette, title, &trouble(snapshot, cgroups::SOURCES));
     cgroups::list(app, &blamed, &app.losers, LOSERS, buffer, inner, hits);
     draw_processes(app, &processes, buffer, below(rest, losers.height));
