@@ -505,18 +505,11 @@ impl Sock {
         if value!(tcp net) == 0 { 0 } else { load(at!(load(at!(self.0, tcp net)), tcp net_inum)) }
     }
 
-    /// Key of its cgroup of the default hierarchy, 0 where the kernel does not tell. Not of a `request_sock`: its listener has it.
+    /// Kernfs id of its cgroup of the default hierarchy; 0 where the kernel does not tell, and for a socket of its own that has none. Not
+    /// of a `request_sock`: its listener has it.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
-        if value!(tcp cgroup) == 0 {
-            return 0;
-        }
-        match cgroup_id(load(at!(self.0, tcp cgroup))) {
-            // A socket of the kernel's own may have none.
-            0 => 0,
-            ROOT_ID => Key::ROOT.0,
-            id => Key::v2(id).0,
-        }
+        if value!(tcp cgroup) == 0 { 0 } else { cgroup_id(load(at!(self.0, tcp cgroup))) }
     }
 
     /// The same as a full TCP socket.
@@ -525,6 +518,16 @@ impl Sock {
         // SAFETY: a typed pointer from the context; the helper looks at the socket itself and gives a typed pointer or null.
         let tcp: *const c_void = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) }.cast();
         if tcp.is_null() { None } else { Some(TcpSock(tcp)) }
+    }
+}
+
+/// The key of a cgroup of the default hierarchy by its kernfs id; 0 for 0.
+#[inline(always)]
+pub(crate) fn unified_key(id: u64) -> u64 {
+    match id {
+        0 => 0,
+        ROOT_ID => Key::ROOT.0,
+        id => Key::v2(id).0,
     }
 }
 

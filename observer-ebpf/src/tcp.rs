@@ -20,6 +20,7 @@ use crate::maps::{Cpu, FlowRef};
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
     let (sock, skb) = (Sock(ctx.arg(0)), TcpSkb(ctx.arg(1)));
+    let owner = Owner::of(sock);
     let failed = kernel::retransmit_has_err() && ctx.arg::<i32>(2) != 0;
     let Some(tcp) = sock.tcp() else { return 0 };
     let cause = match tcp.ca_state() {
@@ -28,7 +29,7 @@ pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
         CA_RECOVERY => Cause::Fast,
         _ => Cause::Probe,
     };
-    let Some(flow) = flow(sock, sock) else { return 0 };
+    let Some(flow) = owner.flow(sock) else { return 0 };
     if failed {
         flow.failed();
     } else {
@@ -50,17 +51,38 @@ pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub(crate) fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
     let (listener, request) = (Sock(ctx.arg(0)), Sock(ctx.arg(1)));
-    let Some(flow) = flow(listener, request) else { return 0 };
+    let Some(flow) = Owner::of(listener).flow(request) else { return 0 };
     flow.count(Cause::SynAck, 1);
     flow.set_last(Last { state: NEW_SYN_RECV, ..pod::zeroed() });
     0
 }
 
-/// Where to count: the flow between the ends of a socket or request, which belongs to the cgroup and namespace of `owner`.
-#[inline(always)]
-fn flow(owner: Sock, ends: Sock) -> Option<FlowRef> {
-    let (local, peer) = ends.addresses()?;
-    // A CPU that came after the daemon had counted them has no generation, and no flow can be told.
-    let generation = Cpu::get(kernel::this_cpu()).map_or(0, Cpu::generation);
-    FlowRef::get(&FlowKey { generation, cgroup: owner.cgroup(), local, peer, ports: ends.ports(), netns: owner.netns() })
+/// To what a socket belongs. These pointers are followed before the first branch: for each such load, on each path that leads to it, the
+/// verifier searches all of BTF for a name.
+struct Owner {
+    cgroup: u64,
+    netns: u32,
+}
+
+impl Owner {
+    #[inline(always)]
+    fn of(sock: Sock) -> Owner {
+        Owner { cgroup: sock.cgroup(), netns: sock.netns() }
+    }
+
+    /// Where to count: its flow between the ends of a socket or request.
+    #[inline(always)]
+    fn flow(self, ends: Sock) -> Option<FlowRef> {
+        let (local, peer) = ends.addresses()?;
+        // A CPU that came after the daemon had counted them has no generation, and no flow can be told.
+        let generation = Cpu::get(kernel::this_cpu()).map_or(0, Cpu::generation);
+        FlowRef::get(&FlowKey {
+            generation,
+            cgroup: kernel::unified_key(self.cgroup),
+            local,
+            peer,
+            ports: ends.ports(),
+            netns: self.netns,
+        })
+    }
 }

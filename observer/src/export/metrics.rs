@@ -7,8 +7,8 @@ use crate::model::catalogue::{self, Entry};
 use crate::model::{Attributes, Kind};
 
 /// What docs/METRICS.md says of the kinds that stay here.
-const NOT_EXPORTED: &str = "On screens and in `observer dump` only (`--entity thread` for threads); not exported by OTLP, where each process and thread would\n\
-     be a series that soon ends. Their cgroups carry the same time.\n\n";
+const NOT_EXPORTED: &str = "On screens and in `observer dump` only (`--entity thread` for threads); not exported by OTLP, where each would be a series\n\
+     that soon ends. Cgroups carry the same time as their processes and threads, the host the same segments as its flows.\n\n";
 
 /// For a terminal.
 pub fn table() -> String {

@@ -148,7 +148,7 @@ const HELP: &str = "Segments that were sent again, by cause: timeout (the socket
      acknowledgements told of the loss), probe (tail-loss probe), syn, synack. The causes sum to the kernel's RetransSegs less \
      TCPRetransFail.";
 const FAILURES: &str = "observer.tcp.retransmit.failures";
-const FAILURES_HELP: &str = "Attempts to send a segment again that failed on this machine, mostly because the segment was still in a queue of its; they \
+const FAILURES_HELP: &str = "Attempts to send a segment again that failed on this machine, mostly because the segment was still in one of its queues; they \
      are not among the retransmits. Known from Linux 6.17 on.";
 
 macro_rules! causes {

@@ -18,6 +18,7 @@ use observer_common::tcp::Cause;
 use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
 
+use super::cgroups::{TestCgroup, v2_root};
 use super::{Test, health};
 
 /// All tests of this family.
@@ -207,7 +208,13 @@ fn waited_for(what: &str, mut happened: impl FnMut() -> Result<bool, String>) ->
 
 /// One segment is lost until its timer has expired a few times: a probe, and a timeout for each expiry.
 fn timeouts(space: &mut Space, address: IpAddr) -> Result<String, String> {
-    let (mut client, mut server) = pair(address)?;
+    // A socket belongs to the cgroup in which its process was when it made it.
+    let home = own_cgroup()?;
+    let cgroup = TestCgroup::new(&v2_root().ok_or("no v2 hierarchy")?, "tcp").map_err(say("cgroup"))?;
+    enter(&cgroup.path())?;
+    let both = pair(address);
+    enter(&home)?;
+    let (mut client, mut server) = both?;
     deaf(&server)?;
     client.write_all(b"x").map_err(say("write"))?;
     until(|kernel| kernel.timeouts >= 3)?;
@@ -224,8 +231,8 @@ fn timeouts(space: &mut Space, address: IpAddr) -> Result<String, String> {
     if ends != (label(flow, "local"), label(flow, "peer")) {
         return Err(format!("{:?} is called {:?}", ends, AnyRow::labels(&row(flow))));
     }
-    if label(flow, "cgroup") != own_cgroup()? {
-        return Err(format!("cgroup {:?}, not {:?}", label(flow, "cgroup"), own_cgroup()?));
+    if label(flow, "cgroup") != told(cgroup.path())? {
+        return Err(format!("cgroup {:?}, not {}", label(flow, "cgroup"), cgroup.path()));
     }
     let last = flow.last.ok_or("nothing is known of it")?;
     let (srtt, rto) = (last.kernel.srtt, u64::from(last.kernel.rto) * last.tick);
@@ -275,7 +282,7 @@ fn lost_syn_acks(space: &mut Space, address: IpAddr) -> Result<String, String> {
     if of(Cause::SynAck) == 0 || of(Cause::Syn) == 0 || server.resent.segments[Cause::SynAck as usize] != of(Cause::SynAck) {
         return Err(format!("{ours:?}, the kernel: {kernels:?}"));
     }
-    if server.last.map(|last| last.state()) != Some("syn_recv") || label(server, "cgroup") != own_cgroup()? {
+    if server.last.map(|last| last.state()) != Some("syn_recv") || label(server, "cgroup") != told(own_cgroup()?)? {
         return Err(format!("{server:?}"));
     }
     Ok(format!("{} SYNs and {} SYN-ACKs", of(Cause::Syn), of(Cause::SynAck)))
@@ -437,14 +444,22 @@ fn label(flow: &TcpFlow, wanted: &str) -> Option<String> {
     AnyRow::labels(&row(flow)).iter().find(|(name, _)| *name == wanted).map(|(_, label)| label.to_string())
 }
 
-/// Path of this process's cgroup of the v2 hierarchy; `None` where the kernel does not tell it of sockets.
-fn own_cgroup() -> Result<Option<String>, String> {
-    if health::tcp_attached()? != State::On {
-        return Ok(None);
-    }
+/// Path of this process's cgroup of the v2 hierarchy.
+fn own_cgroup() -> Result<String, String> {
     let text = fs::read_to_string("/proc/self/cgroup").map_err(say("/proc/self/cgroup"))?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::")).ok_or("no v2 hierarchy")?;
-    Ok(Some(own.to_owned()))
+    Ok(text.lines().find_map(|line| line.strip_prefix("0::")).ok_or("no v2 hierarchy")?.to_owned())
+}
+
+/// Moves this process to a cgroup of the v2 hierarchy.
+fn enter(path: &str) -> Result<(), String> {
+    let root = v2_root().ok_or("no v2 hierarchy")?;
+    let procs = root.join(path.trim_start_matches('/')).join("cgroup.procs");
+    fs::write(&procs, std::process::id().to_string()).map_err(say(&procs.display().to_string()))
+}
+
+/// What the label of a flow in this cgroup says: nothing where the kernel does not tell the cgroup of a socket.
+fn told(cgroup: String) -> Result<Option<String>, String> {
+    Ok((health::tcp_attached()? == State::On).then_some(cgroup))
 }
 
 fn ip(line: &str) -> Result<(), String> {
