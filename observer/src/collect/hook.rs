@@ -137,24 +137,28 @@ impl Hook {
         }
     }
 
-    /// What the page allocator did.
-    pub(super) fn memory(&self) -> Option<Arc<Allocations>> {
-        let Hook::On(on) = self else { return None };
-        on.programs.memory.as_ref().ok()?;
-        Some(Arc::new(memory::read(&on.programs.sched).0))
-    }
-
-    /// The memory family's row of health.
-    pub(super) fn memory_source(&self) -> Source {
-        let (state, dropped) = match self {
-            Hook::Off(reason) => (State::Off(reason.clone()), 0),
-            Hook::On(on) => match &on.programs.memory {
-                Err(error) => (State::Off(error.to_string()), 0),
-                Ok(memory) if memory.lacking.is_empty() => (State::On, memory::read(&on.programs.sched).1),
-                Ok(memory) => (State::Degraded(memory.lacking.join("; ")), memory::read(&on.programs.sched).1),
-            },
+    /// What the page allocator did, and the memory family's row of health.
+    pub(super) fn memory(&self) -> (Option<Arc<Allocations>>, Source) {
+        const NAME: &str = "memory";
+        let off = |reason: String| (None, Source { name: NAME, state: State::Off(reason), duration: None, dropped: 0 });
+        let on = match self {
+            Hook::Off(reason) => return off(reason.clone()),
+            Hook::On(on) => on,
         };
-        Source { name: "memory", state, duration: None, dropped }
+        let family = match &on.programs.memory {
+            Ok(family) => family,
+            Err(error) => return off(error.to_string()),
+        };
+        let began = Instant::now();
+        let (counts, lost) = memory::read(&on.programs.sched);
+        let nested = family.nested().unwrap_or(0);
+        let mut reasons = family.lacking.clone();
+        if lost > 0 {
+            reasons.push(format!("{lost} stalls found no room among those that go on at a time"));
+        }
+        let state = if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) };
+        // An allocation inside an interrupted one now and then is no trouble, but it is in no count.
+        (Some(Arc::new(counts)), Source { name: NAME, state, duration: Some(began.elapsed()), dropped: lost + nested })
     }
 
     /// Its row of health, given the CPUs that are on now.

@@ -169,11 +169,10 @@ impl Collector {
 
     /// The machine's page allocator first, then its nodes.
     fn memory(&self, health: &mut Health) -> Vec<Allocator> {
-        let mut rows = Vec::new();
-        if let Some(counts) = self.hook.memory() {
-            rows.push(Allocator { node: None, counts: Some(counts), locality: None });
-        }
-        health.push(self.hook.memory_source());
+        let (counts, source) = self.hook.memory();
+        health.push(source);
+        let mut rows: Vec<_> =
+            counts.into_iter().map(|counts| Allocator { node: None, counts: Some(counts), locality: None }).collect();
         let nodes = health.read("numa", || numa::read(&self.roots.sys)).unwrap_or_default();
         rows.extend(nodes.into_iter().map(|(node, locality)| Allocator {
             node: Some(node),

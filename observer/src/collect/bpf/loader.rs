@@ -175,7 +175,7 @@ impl Programs {
             Err(missing) => Err(LoadError::NoTasks(missing.clone())),
         };
         let memory = match &resolved.memory {
-            Ok(offsets) => Memory::attach(&mut ebpf, &btf, offsets),
+            Ok(offsets) => Memory::attach(&mut ebpf, &btf, offsets, &roots.proc),
             Err(missing) => Err(LoadError::NoMemory(missing.clone())),
         };
         zero.used = memory.as_ref().ok().map(Memory::zero);

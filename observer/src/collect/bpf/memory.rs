@@ -1,11 +1,13 @@
 //! The memory family: its programs attached, what the CPUs counted added up.
 
-use aya::programs::BtfTracePoint;
+use std::path::Path;
+
 use aya::{Btf, Ebpf};
 use observer_common::memory::{CpuMemory, MemoryOffsets};
 
+use super::attached::Attached;
 use super::btf::{self, BtfError, Missing};
-use super::loader::{LoadError, missing, refused};
+use super::loader::LoadError;
 use super::sched::Tables;
 use crate::model::{Allocations, OffCpu, Used};
 
@@ -32,6 +34,7 @@ const PARTS: [(&[(&str, &str)], &str); 4] = [
 /// The attached family.
 #[derive(Debug)]
 pub struct Memory {
+    programs: Vec<Attached>,
     /// What is missing of it, in sentences.
     pub lacking: Vec<String>,
     /// Whether the parts of a stall are told apart.
@@ -44,36 +47,32 @@ impl Memory {
     /// # Errors
     ///
     /// What aya and the kernel say of the program without which there is nothing.
-    pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, offsets: &MemoryOffsets) -> Result<Memory, LoadError> {
-        let (program, tracepoint) = COUNTS;
-        attach(ebpf, btf, program, tracepoint)?;
+    pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, offsets: &MemoryOffsets, proc: &Path) -> Result<Memory, LoadError> {
+        let mut attach = |(program, tracepoint): (&str, &str)| Attached::new(ebpf, btf, proc, program, tracepoint);
+        let mut programs = vec![attach(COUNTS)?];
         let mut lacking = Vec::new();
-        for (programs, lost) in PARTS {
-            let attached = programs.iter().try_for_each(|(program, tracepoint)| attach(ebpf, btf, program, tracepoint));
-            if let Err(error) = attached {
-                lacking.push(format!("{lost}: {error}"));
+        for (part, lost) in PARTS {
+            match part.iter().map(|each| attach(*each)).collect::<Result<Vec<_>, _>>() {
+                Ok(attached) => programs.extend(attached),
+                Err(error) => lacking.push(format!("{lost}: {error}")),
             }
         }
         let divided = offsets.has_current != 0;
         if !divided {
             lacking.push("stalls are not in the ledger: this kernel does not tell what of them was spent on a CPU".into());
         }
-        Ok(Memory { lacking, divided })
+        Ok(Memory { programs, lacking, divided })
+    }
+
+    /// Events that the kernel kept from the programs; `None` where it does not tell.
+    pub fn nested(&self) -> Option<u64> {
+        self.programs.iter().map(Attached::nested).sum()
     }
 
     /// Nothing yet, of what is known.
     pub fn zero(&self) -> Used {
         Used { off_cpu: self.divided.then(OffCpu::default), ..Used::default() }
     }
-}
-
-fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<(), LoadError> {
-    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
-    let program: &mut BtfTracePoint =
-        program.try_into().map_err(|error| refused("cannot use a program of the memory family", &error))?;
-    program.load(tracepoint, btf).map_err(|error| refused("cannot load a program of the memory family", &error))?;
-    program.attach().map_err(|error| refused("cannot attach a program of the memory family", &error))?;
-    Ok(())
 }
 
 /// Resolves what the family must know; inside, the tracepoint that this kernel lacks and without which the family is off.

@@ -1,6 +1,7 @@
 //! The programs in the kernel, from the side of user space.
 
 pub mod accounts;
+mod attached;
 pub mod blame;
 pub mod btf;
 pub mod flows;

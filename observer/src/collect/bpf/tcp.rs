@@ -4,16 +4,16 @@
 //! its CPU's header names. When a generation has ended (see `sched`), nobody writes to its places any more; then they are
 //! read and removed, so that every event is taken exactly once, and the map is never fuller than one interval made it.
 
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::slice;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf};
 use observer_common::pod::{self, Pod};
 use observer_common::tcp::{FLOWS, Flow, FlowKey, Overflow, TcpOffsets};
 
+use super::attached::Attached;
 use super::btf::{self, BtfError, Missing};
 use super::loader::{LoadError, missing, refused};
 use crate::sys::Mapping;
@@ -31,8 +31,7 @@ pub const BYTES: usize = FLOWS as usize * (size_of::<FlowKey>() + size_of::<Flow
 pub struct Tcp {
     flows: HashMap<MapData, KeyWords, FlowWords>,
     other: Mapping,
-    /// What the kernel says of the attached programs (`/proc/self/fdinfo/…`).
-    infos: Vec<PathBuf>,
+    programs: Vec<Attached>,
     tells_failures: bool,
     lacking: Vec<String>,
 }
@@ -50,11 +49,11 @@ impl Tcp {
             Some(Map::Array(map)) => Mapping::of_map(map.fd().as_fd(), size_of::<Overflow>()).map_err(LoadError::Map)?,
             _ => return Err(missing("OTHER_FLOWS")),
         };
-        let info = |fd: i32| proc.join(format!("self/fdinfo/{fd}"));
-        let mut infos = vec![info(attach(ebpf, btf, "tcp_retransmit_skb")?)];
+        let mut attach = |name| Attached::new(ebpf, btf, proc, name, name);
+        let mut programs = vec![attach("tcp_retransmit_skb")?];
         let mut lacking = Vec::new();
-        match attach(ebpf, btf, "tcp_retransmit_synack") {
-            Ok(fd) => infos.push(info(fd)),
+        match attach("tcp_retransmit_synack") {
+            Ok(program) => programs.push(program),
             Err(error) => lacking.push(format!("{error}: SYN-ACKs that are sent again are not counted")),
         }
         if offsets.cgroup == 0 {
@@ -63,7 +62,7 @@ impl Tcp {
         if offsets.net == 0 {
             lacking.push("the kernel's BTF says: sock_common has no network namespace: flows have none".into());
         }
-        Ok(Tcp { flows, other, infos, tells_failures: offsets.retransmit_has_err != 0, lacking })
+        Ok(Tcp { flows, other, programs, tells_failures: offsets.retransmit_has_err != 0, lacking })
     }
 
     /// Whether attempts that failed are known (6.17 and later).
@@ -100,27 +99,10 @@ impl Tcp {
         self.other.read(0).unwrap_or(pod::zeroed())
     }
 
-    /// Events that the kernel (5.12 and later) kept from a program because it was at work on that CPU already, interrupted in the middle: they
-    /// are in no count. `None` where it does not tell.
+    /// Events that the kernel kept from the programs; `None` where it does not tell.
     pub fn nested(&self) -> Option<u64> {
-        let misses = |path: &PathBuf| recursion_misses(&std::fs::read_to_string(path).ok()?);
-        self.infos.iter().map(misses).sum()
+        self.programs.iter().map(Attached::nested).sum()
     }
-}
-
-/// Returns the program's descriptor.
-fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &'static str) -> Result<i32, LoadError> {
-    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
-    let program: &mut BtfTracePoint = program.try_into().map_err(|error| refused("cannot use a TCP program", &error))?;
-    program.load(name, btf).map_err(|error| refused("cannot load a TCP program", &error))?;
-    program.attach().map_err(|error| refused("cannot attach a TCP program", &error))?;
-    let fd = program.fd().map_err(|error| refused("cannot use a TCP program", &error))?;
-    Ok(fd.as_fd().as_raw_fd())
-}
-
-/// `recursion_misses:` of a program's fdinfo.
-fn recursion_misses(info: &str) -> Option<u64> {
-    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
 /// The structure that the words are.
@@ -196,11 +178,5 @@ mod tests {
         let last = flow.last;
         let halves = [last.srtt, last.cwnd, last.rto, last.backoff, last.retransmits, last.state];
         assert_eq!(halves, if cfg!(target_endian = "little") { [7, 8, 9, 10, 11, 12] } else { [8, 7, 10, 9, 12, 11] });
-    }
-
-    #[test]
-    fn what_the_kernel_skipped() {
-        assert_eq!(recursion_misses("flags:\t02\nrun_cnt:\t0\nrecursion_misses:\t17\nverified_insns:\t9\n"), Some(17));
-        assert_eq!(recursion_misses("flags:\t02\nrun_cnt:\t0\n"), None, "before 5.12");
     }
 }
