@@ -1,7 +1,7 @@
 //! The memory family: what the page allocator gave, and how long it let tasks wait for it.
 //!
 //! One [`CpuMemory`] a CPU, which only this CPU's hooks write and which only grows: user space maps it and reads it whenever it likes. Which
-//! cgroup it was for is the scheduler family's affair: `CpuState::memory` holds what came since the last switch.
+//! cgroup it was for is the scheduler family's affair: `CpuState::used` holds what came since the last switch.
 
 use crate::{latency, pod};
 
