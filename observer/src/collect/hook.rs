@@ -140,7 +140,7 @@ impl Hook {
     /// What the page allocator did, and the memory family's row of health.
     pub(super) fn memory(&self) -> (Option<Arc<Allocations>>, Source) {
         const NAME: &str = "memory";
-        let off = |reason: String| (None, Source { name: NAME, state: State::Off(reason), duration: None, dropped: 0 });
+        let off = |reason: String| (None, off(NAME, reason));
         let on = match self {
             Hook::Off(reason) => return off(reason.clone()),
             Hook::On(on) => on,
@@ -195,10 +195,10 @@ impl Hook {
         }
     }
 
-    /// The TCP family's row of health.
-    pub(super) fn tcp_source(&self) -> Source {
+    /// What TCP sent again on the whole machine, unknown while that is not counted, and the TCP family's row of health.
+    pub(super) fn tcp(&self) -> (TcpTotals, Source) {
         const NAME: &str = "tcp";
-        let off = |reason: String| Source { name: NAME, state: State::Off(reason), duration: None, dropped: 0 };
+        let off = |reason: String| (TcpTotals::default(), off(NAME, reason));
         let on = match self {
             Hook::Off(reason) => return off(reason.clone()),
             Hook::On(on) => on,
@@ -207,32 +207,21 @@ impl Hook {
             Ok(tcp) => tcp,
             Err(error) => return off(error.to_string()),
         };
-        let (overflow, nested) = (tcp.overflow().events, tcp.nested().unwrap_or(0));
+        let (overflow, nested) = (tcp.overflow().events, tcp.nested());
         let mut reasons = tcp.lacking().to_vec();
         reasons.extend(on.flows_trouble.clone());
         if overflow > 0 {
             reasons.push(format!("map full {overflow} times: more flows retransmitted in one interval than it can tell apart; use a shorter interval"));
         }
-        if nested > 0 {
+        if let Some(nested) = nested.filter(|nested| *nested > 0) {
             reasons.push(format!(
                 "{nested} events came while the same program was interrupted in its work; the kernel skipped them"
             ));
         }
         let state = if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) };
-        Source { name: NAME, state, duration: on.flows_took, dropped: overflow + nested }
-    }
-
-    /// What TCP sent again on the whole machine; nothing is known while that is not counted.
-    pub(super) fn tcp_totals(&self) -> TcpTotals {
-        let Hook::On(on) = self else { return TcpTotals::default() };
-        let Ok(tcp) = &on.programs.tcp else { return TcpTotals::default() };
-        TcpTotals {
-            resent: Some(on.flows.sum()),
-            tells_failures: tcp.tells_failures(),
-            full: Some(tcp.overflow().events),
-            nested: tcp.nested(),
-            kernel: None,
-        }
+        let (resent, tells_failures) = (Some(on.flows.sum()), tcp.tells_failures());
+        let totals = TcpTotals { resent, tells_failures, full: Some(overflow), nested, kernel: None };
+        (totals, Source { name: NAME, state, duration: on.flows_took, dropped: overflow + nested.unwrap_or(0) })
     }
 
     /// Flows that retransmitted; `path` names cgroups.
@@ -356,6 +345,11 @@ impl Attached {
         }
         if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) }
     }
+}
+
+/// The row of health of a family that does not work.
+fn off(name: &'static str, reason: String) -> Source {
+    Source { name, state: State::Off(reason), duration: None, dropped: 0 }
 }
 
 /// Adds what a table holds to the totals.

@@ -184,9 +184,10 @@ impl Collector {
 
     /// The programs' count of all namespaces beside the kernel's of this one.
     fn tcp(&mut self, health: &mut Health) -> TcpTotals {
-        health.push(self.hook.tcp_source());
+        let (totals, source) = self.hook.tcp();
+        health.push(source);
         let kernel = health.read("netstat", || self.proc.tcp());
-        TcpTotals { kernel, ..self.hook.tcp_totals() }
+        TcpTotals { kernel, ..totals }
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {

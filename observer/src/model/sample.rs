@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Kind, Labels, Metric, Point, Process, Source, TcpFlow, Thread,
-    Value,
+    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Histogram, Host, Kind, Labels, Metric, Point, Process, Source,
+    TcpFlow, Thread, Value,
 };
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
@@ -137,10 +137,15 @@ impl<'a, E: Entity> Row<'a, E> {
 
     /// The `q`-quantile of what a histogram metric took in during the interval, in seconds.
     pub fn quantile(&self, metric: &'static Metric<E>, q: f64) -> Option<f64> {
+        self.grown(metric)?.quantile(q)
+    }
+
+    /// What a histogram metric took in during the interval.
+    pub fn grown(&self, metric: &'static Metric<E>) -> Option<Histogram> {
         let mut found = None;
         metric.points(self.is, self.was, self.interval, &mut |point| {
             if let Value::Histogram { now, before: Some(before) } = point.value {
-                found = now.since(before).and_then(|grown| grown.quantile(q));
+                found = now.since(before);
             }
         });
         found

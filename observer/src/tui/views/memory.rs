@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use super::{below, cgroups, row, trouble};
 use crate::model::host::{KERNEL_STALLS, OOM_KILLS, PRESSURE_FULL, PRESSURE_SOME};
 use crate::model::memory::{ALLOCATIONS, CLASS_NAMES, COMPACTION, FAILURES, FALLBACKS, MEMCG_RECLAIM, RECLAIM, TYPE_NAMES};
-use crate::model::{Allocator, Blame, Cgroup, Histogram, Metric, Row, Snapshot, Value, cgroup};
+use crate::model::{Allocator, Blame, Cgroup, Metric, Row, Snapshot, Value, cgroup};
 use crate::tui::app::{App, Hits};
 use crate::tui::format::Format;
 use crate::tui::palette::{Palette, Tone};
@@ -73,7 +73,7 @@ fn draw_stalls(buffer: &mut Buffer, area: Rect, palette: Palette, machine: Optio
         cell(buffer, column, 0, title, Tone::Header);
     }
     for (y, (metric, what)) in (1..).zip(STALLS) {
-        let grown = machine.and_then(|machine| grown(machine, metric));
+        let grown = machine.and_then(|machine| machine.grown(metric));
         let interval = machine.and_then(|machine| machine.interval).filter(|interval| *interval > 0.0);
         let rate = |number: Option<f64>| Some(number? / interval?);
         let count = rate(grown.as_ref().map(|grown| grown.count() as f64));
@@ -102,14 +102,6 @@ fn kernel(snapshot: &Snapshot) -> Vec<Piece> {
         piece(1, Tone::Dim, format!("compactions {}", stalls(&[("observer.memory.stall", "compaction")]))),
         piece(0, tone, format!("OOM kills {}", Format::Rate.text(killed))),
     ]
-}
-
-/// What a histogram took in during the interval.
-fn grown(machine: &Row<'_, Allocator>, metric: &'static Metric<Allocator>) -> Option<Histogram> {
-    machine.points_of(metric).into_iter().find_map(|point| match point.value {
-        Value::Histogram { now, before } => now.since(before?),
-        _ => None,
-    })
 }
 
 /// What was given of one order, a second.

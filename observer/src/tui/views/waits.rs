@@ -4,17 +4,14 @@ use observer_common::latency::{BUCKETS, FINE, SCALE};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::model::{Cgroup, Histogram, Row, Value, cgroup, histogram};
+use crate::model::{Cgroup, Histogram, Row, cgroup, histogram};
 use crate::tui::format::{UNKNOWN, count, duration};
 use crate::tui::palette::{Palette, Tone};
 use crate::tui::text;
 
 /// The waits that ended in the last interval.
 pub(super) fn waits(row: &Row<'_, Cgroup>) -> Option<Histogram> {
-    row.points_of(&cgroup::LATENCY).into_iter().find_map(|point| match point.value {
-        Value::Histogram { now, before } => now.since(before?),
-        _ => None,
-    })
+    row.grown(&cgroup::LATENCY)
 }
 
 /// A bar an octave, of those that fit; the shortest are put together.
