@@ -60,6 +60,8 @@ pod! {
         pub stalls: [StallCounts; 4],
         /// Stalls that found no room in the table of those going on.
         pub lost: u64,
+        /// Long ones ([`LongStall`]) that found no room among those that user space has not read yet.
+        pub untold: u64,
     }
 }
 
@@ -105,6 +107,27 @@ pod! {
 
 /// Stalls that may go on at a time.
 pub const GOING: u32 = 4096;
+
+pod! {
+    /// A stall of [`LONG`] or longer that ended, and whose it was.
+    pub struct LongStall {
+        /// Its task's cgroup ([`Key`](crate::sched::Key)); 0 where programs may not ask for the task.
+        pub cgroup: u64,
+        /// Nanoseconds, by the monotonic clock.
+        pub time: u64,
+        /// Thread id.
+        pub tid: u64,
+        /// What it was stalled by ([`Stall`]).
+        pub kind: u64,
+        /// The thread's name, padded with zeros.
+        pub comm: [u8; 16],
+    }
+}
+
+/// From how long on a stall is told by itself, in nanoseconds: a task can have no more than fifty of them a second.
+pub const LONG: u64 = 20_000_000;
+/// Bytes of the ring in which they are told: about 900 of them, with the kernel's header of each.
+pub const LONG_BYTES: u32 = 64 << 10;
 
 /// Bits of `gfp_t` (include/linux/gfp_types.h). No BTF names them, and they are the same from 5.8 to the newest kernel tried: a live test
 /// on each finds user pages where they belong.

@@ -4,14 +4,14 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, RingBuf},
 };
 use aya_log_ebpf::warn;
 use observer_common::blame::{
     CELL_PROBES, CELLS, Cell, LEVELS, SEGMENTS, SHARES, Segment, Share, THROTTLES, THROTTLINGS, Throttle, Throttling, WINDOWS,
     Window,
 };
-use observer_common::memory::{self, GOING, Going, Stall, StallCounts, Use};
+use observer_common::memory::{self, GOING, Going, LONG_BYTES, LongStall, Stall, StallCounts, Use};
 use observer_common::pod;
 use observer_common::sched::{
     CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_bit,
@@ -33,6 +33,10 @@ static DELAYS: Array<[u64; DELAY_WAYS]> = Array::with_max_entries(1, 0);
 /// Stalls that go on, by thread id.
 #[map]
 static STALLS: HashMap<u32, Going> = HashMap::with_max_entries(GOING, 0);
+
+/// Long stalls that ended, until user space reads them.
+#[map]
+static LONG_STALLS: RingBuf = RingBuf::with_byte_size(LONG_BYTES, 0);
 
 /// Flows that retransmitted, each in its generation. User space removes those of generations that ended.
 #[map]
@@ -249,6 +253,13 @@ impl Cpu {
     pub(crate) fn stall_lost(self) {
         // SAFETY: the pointer came from the map.
         unsafe { (*self.0).memory.lost += 1 }
+    }
+
+    /// Counts a long stall that nobody will hear of.
+    #[inline(always)]
+    pub(crate) fn stall_untold(self) {
+        // SAFETY: the pointer came from the map.
+        unsafe { (*self.0).memory.untold += 1 }
     }
 
     /// The segment with this number.
@@ -568,6 +579,12 @@ pub(crate) fn stall_ends(tid: u32, kind: Stall) -> Option<Going> {
     Some(going)
 }
 
+/// Tells of a stall. Nobody is woken: user space looks at each interval. Tells whether there was room.
+#[inline(always)]
+pub(crate) fn tell_stall(stall: &LongStall) -> bool {
+    LONG_STALLS.output::<LongStall>(stall, BPF_RB_NO_WAKEUP).is_ok()
+}
+
 impl SlotRef {
     /// What the memory family booked to it.
     #[inline(always)]
@@ -722,6 +739,8 @@ impl FlowRef {
 
 /// `BPF_NOEXIST`: only if there is none yet.
 const BPF_NOEXIST: u64 = 1;
+/// `BPF_RB_NO_WAKEUP`: nobody waits for it.
+const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// Adds to a word that other CPUs add to.
 ///

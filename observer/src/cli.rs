@@ -46,6 +46,12 @@ pub struct Shared {
     /// Where the cgroups are [env: OBSERVER_CGROUP_ROOT] [default: /sys/fs/cgroup]
     #[arg(long, global = true, value_name = "DIR")]
     pub cgroup_root: Option<String>,
+    /// A TCP flow that sends more segments again than this is an event [env: OBSERVER_EVENTS_RETRANSMITS] [default: 5 in 10s]
+    #[arg(long, global = true, value_name = "COUNT in DURATION", allow_hyphen_values = true)]
+    pub event_retransmits: Option<String>,
+    /// A task stalled for so long in the page allocator is an event [env: OBSERVER_EVENTS_STALL] [default: 100ms]
+    #[arg(long, global = true, value_name = "DURATION", allow_hyphen_values = true)]
+    pub event_stall: Option<String>,
     /// How much observer says about itself [env: OBSERVER_LOG_LEVEL] [default: warn]
     #[arg(long, global = true, value_name = "LEVEL", value_parser = PossibleValuesParser::new(Level::ALL.map(Level::name)))]
     pub log_level: Option<String>,
@@ -177,6 +183,8 @@ impl Cli {
         add("roots.proc", &shared.proc_root);
         add("roots.sys", &shared.sys_root);
         add("roots.cgroup", &shared.cgroup_root);
+        add("events.retransmits", &shared.event_retransmits);
+        add("events.stall", &shared.event_stall);
         add("log.level", &shared.log_level);
         add("log.file", &shared.log_file);
         match &self.command {
@@ -250,7 +258,8 @@ mod tests {
 
     #[test]
     fn every_flag_reaches_its_setting() {
-        let line = "observer --interval 2s --no-bpf --proc-root /p --sys-root /s --cgroup-root /c --log-level info --log-file /l";
+        let line = "observer --interval 2s --no-bpf --proc-root /p --sys-root /s --cgroup-root /c --event-retransmits 9in1s \
+                    --event-stall 1s --log-level info --log-file /l";
         let given = |rest: &str| Cli::try_parse_from(format!("{line} {rest}").split(' ')).unwrap().settings();
         let mut keys: Vec<_> = given("export --endpoint http://a --protocol grpc").into_iter().map(|(key, _)| key).collect();
         keys.extend(given("tui --plain").into_iter().map(|(key, _)| key).filter(|key| key.starts_with("tui")));

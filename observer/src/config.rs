@@ -11,6 +11,7 @@ use std::time::Duration;
 pub use file::{DEFAULT_FILE, File};
 
 use crate::collect::Roots;
+use crate::findings::{Burst, Thresholds};
 
 /// What observer was asked to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +22,8 @@ pub struct Config {
     pub bpf: bool,
     /// Where the system's files are.
     pub roots: Roots,
+    /// From when on something is an event.
+    pub events: Thresholds,
     /// observer's own log.
     pub log: Log,
     /// `observer export`.
@@ -113,6 +116,7 @@ impl Default for Config {
             interval: Duration::from_secs(1),
             bpf: true,
             roots: Roots::default(),
+            events: Thresholds::default(),
             log: Log { level: Level::Warn, file: None },
             export: Export::default(),
             tui: Tui::default(),
@@ -194,6 +198,27 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text("/sys/fs/cgroup"),
         set: |config, value| folder(value).map(|path| config.roots.cgroup = path),
         show: |config| Some(config.roots.cgroup.display().to_string()),
+    },
+    Setting {
+        key: "events.retransmits",
+        flag: "--event-retransmits",
+        env: "OBSERVER_EVENTS_RETRANSMITS",
+        help: "A TCP flow that sends more segments again than so many within a time is an event.",
+        form: Form::Text("5 in 10s"),
+        set: |config, value| burst(value).map(|burst| config.events.burst = burst),
+        show: |config| {
+            let Burst { count, within } = config.events.burst;
+            Some(format!("{count} in {}", humantime::format_duration(within)))
+        },
+    },
+    Setting {
+        key: "events.stall",
+        flag: "--event-stall",
+        env: "OBSERVER_EVENTS_STALL",
+        help: "A task that is stalled for so long in the page allocator is an event: 20ms or longer.",
+        form: Form::Text("100ms"),
+        set: |config, value| stall(value).map(|stall| config.events.stall = stall),
+        show: |config| Some(humantime::format_duration(config.events.stall).to_string()),
     },
     Setting {
         key: "log.level",
@@ -333,9 +358,30 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(600);
 
 fn duration(value: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(value)
-        .map_err(|_| "is not a duration: write a number and a unit, as in 200ms, 1s or 2m".to_owned())?;
-    bounded(duration)
+    bounded(any_duration(value)?)
+}
+
+fn any_duration(value: &str) -> Result<Duration, String> {
+    humantime::parse_duration(value).map_err(|_| "is not a duration: write a number and a unit, as in 200ms, 1s or 2m".to_owned())
+}
+
+fn burst(value: &str) -> Result<Burst, String> {
+    let wrong = || "is not a number within a time: write it as 5 in 10s".to_owned();
+    let (count, within) = value.split_once(" in ").ok_or_else(wrong)?;
+    let count = count.trim().parse().map_err(|_| wrong())?;
+    let within = any_duration(within.trim()).map_err(|_| wrong())?;
+    if within > LONGEST || within.is_zero() {
+        return Err("is out of bounds: choose a time of up to 10m".into());
+    }
+    Ok(Burst { count, within })
+}
+
+fn stall(value: &str) -> Result<Duration, String> {
+    let stall = any_duration(value)?;
+    if stall < Thresholds::SHORTEST_STALL {
+        return Err("is too short: the kernel side tells of stalls of 20ms or longer".into());
+    }
+    Ok(stall)
 }
 
 /// An interval that observer can keep; the error completes the sentence "VALUE: …".

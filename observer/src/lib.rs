@@ -5,6 +5,7 @@ pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod export;
+pub mod findings;
 pub mod model;
 pub mod run;
 pub mod sys;

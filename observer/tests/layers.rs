@@ -35,11 +35,12 @@ const LAYERS: &[Layer] = &[
     },
     Layer { name: "export", knows: &["model"], crates: None, sentence: "export knows only model, never collect, run or tui" },
     Layer { name: "tui", knows: &["model"], crates: None, sentence: "tui knows only model, never collect, run or export" },
+    Layer { name: "findings", knows: &["model"], crates: None, sentence: "findings knows only model: samples in, events out" },
     Layer {
         name: "config",
-        knows: &["collect::Roots"],
+        knows: &["collect::Roots", "findings::Thresholds", "findings::Burst"],
         crates: None,
-        sentence: "config knows collect::Roots, which it fills, and no other layer",
+        sentence: "config knows collect::Roots and findings::Thresholds, which it fills, and no other layer",
     },
     Layer {
         name: "cli",

@@ -46,6 +46,8 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
         tcp_flows: Vec::new(),
         processes: Vec::new(),
         memory: Vec::new(),
+        long_stalls: Vec::new(),
+        events: Vec::new(),
         threads: Vec::new(),
         sources: vec![source("cgroup", State::On), source("memory", off), source("sched", State::On), source("stat", State::On)],
     }

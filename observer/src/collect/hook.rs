@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use observer_common::memory::Stall;
 use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::Task;
 
@@ -19,7 +20,8 @@ use super::bpf::sched::Entry;
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::Listing;
-use crate::model::{Allocations, Contention, Longest, Sched, Source, State, TcpFlow, TcpTotals};
+use crate::model::text::escape_padded;
+use crate::model::{Allocations, Contention, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals};
 use crate::sys;
 
 /// The hook, or why there is none.
@@ -153,12 +155,37 @@ impl Hook {
         let (counts, lost) = memory::read(&on.programs.sched);
         let nested = family.nested().unwrap_or(0);
         let mut reasons = family.lacking.clone();
-        if lost > 0 {
-            reasons.push(format!("{lost} stalls found no room among those that go on at a time"));
+        if lost.stalls > 0 {
+            reasons.push(format!("{} stalls found no room among those that go on at a time", lost.stalls));
+        }
+        if lost.untold > 0 {
+            reasons
+                .push(format!("{} long stalls are counted, but nobody can tell whose they were: the ring was full", lost.untold));
         }
         let state = if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) };
         // An allocation inside an interrupted one now and then is no trouble, but it is in no count.
-        (Some(Arc::new(counts)), Source { name: NAME, state, duration: Some(began.elapsed()), dropped: lost + nested })
+        (
+            Some(Arc::new(counts)),
+            Source { name: NAME, state, duration: Some(began.elapsed()), dropped: lost.stalls + lost.untold + nested },
+        )
+    }
+
+    /// Long stalls in the allocator that ended since the last sample; `path` names cgroups.
+    pub(super) fn long_stalls(&mut self, path: &impl Fn(Key) -> Option<Arc<str>>) -> Vec<LongStall> {
+        let Hook::On(on) = self else { return Vec::new() };
+        let Ok(family) = &mut on.programs.memory else { return Vec::new() };
+        let stalls = family.long_stalls().into_iter();
+        stalls
+            .filter_map(|stall| {
+                Some(LongStall {
+                    cgroup: path(Key(stall.cgroup)),
+                    tid: u32::try_from(stall.tid).ok()?,
+                    comm: escape_padded(&stall.comm).into(),
+                    kind: *Stall::ALL.get(usize::try_from(stall.kind).ok()?)?,
+                    time: stall.time,
+                })
+            })
+            .collect()
     }
 
     /// Its row of health, given the CPUs that are on now.

@@ -134,6 +134,7 @@ impl Collector {
         let path = |key: Key| paths.get(&key).cloned();
         let contentions = self.hook.contentions(&path);
         let memory = self.memory(&mut health);
+        let long_stalls = self.hook.long_stalls(&path);
         let tcp_flows = self.hook.tcp_flows(&path);
         host.tcp = self.tcp(&mut health);
         let (processes, threads) = self.tasks.rows(&listing);
@@ -148,10 +149,12 @@ impl Collector {
             cgroups,
             contentions,
             memory,
+            long_stalls,
             tcp_flows,
             processes,
             threads,
             sources: health.sorted(),
+            events: Vec::new(),
         }
     }
 

@@ -57,6 +57,23 @@ fn durations() {
 }
 
 #[test]
+fn events() {
+    let burst = |value: &str, expected: &str| check(&[("events.retransmits", value)], &[], "", expected);
+    burst("5 in 10s", "");
+    burst("20 in 1m", "events.retransmits=20 in 1m");
+    burst("0 in 500ms", "events.retransmits=0 in 500ms");
+    for wrong in ["5", "5 in", "-1 in 10s", "5 in 10", "in 10s", ""] {
+        burst(wrong, &format!("--event-retransmits: {wrong:?} is not a number within a time: write it as 5 in 10s"));
+    }
+    burst("5 in 0s", r#"--event-retransmits: "5 in 0s" is out of bounds: choose a time of up to 10m"#);
+    burst("5 in 1h", r#"--event-retransmits: "5 in 1h" is out of bounds: choose a time of up to 10m"#);
+    let stall = |value: &str, expected: &str| check(&[("events.stall", value)], &[], "", expected);
+    stall("1s", "events.stall=1s");
+    stall("19ms", r#"--event-stall: "19ms" is too short: the kernel side tells of stalls of 20ms or longer"#);
+    stall("long", r#"--event-stall: "long" is not a duration: write a number and a unit, as in 200ms, 1s or 2m"#);
+}
+
+#[test]
 fn what_the_environment_gets_wrong() {
     check(&[], &[("OBSERVER_BPF", "no")], "", r#"OBSERVER_BPF: "no" is neither true nor false"#);
     check(

@@ -12,10 +12,11 @@ use observer_common::tcp::{Cause, Last};
 use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
+use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::tcp::{Condition, FlowId, Resent, Who};
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Kind, Locality, Party, Process, Sample,
-    Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, Party,
+    Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
 };
 
 /// Two samples, two seconds apart.
@@ -53,6 +54,19 @@ pub(super) fn flowing() -> Snapshot {
     Snapshot { is: sample(2), was: Some(sample(0)) }
 }
 
+fn event(time: SystemTime) -> Event {
+    Event {
+        time,
+        id: "tcp_retransmits-3".into(),
+        state: Stage::Open,
+        severity: Severity::Warn,
+        cause: EventCause::TcpRetransmits,
+        entity: Kind::TcpFlow,
+        labels: vec![("local", Label::Text("10.0.0.1:80".into())), ("netns", Label::Number(4_026_531_840))],
+        text: "6 segments sent again within 10s (6 timeout) by 10.0.0.1:80 to 10.0.0.2:443".into(),
+    }
+}
+
 fn sample(second: u64) -> Sample {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_248_000 + second);
     Sample {
@@ -84,6 +98,8 @@ fn sample(second: u64) -> Sample {
         memory: allocators(second),
         tcp_flows: Vec::new(),
         processes: vec![process(second)],
+        long_stalls: Vec::new(),
+        events: if second == 2 { vec![event(now)] } else { Vec::new() },
         threads: vec![thread(second)],
         sources: vec![
             Source { name: "sched", state: State::Off("not asked for (--no-bpf)".into()), duration: None, dropped: 0 },

@@ -5,12 +5,15 @@
 //!  "rows": [{"entity": "cgroup", "labels": {"cgroup": "/a.slice", "id": 7},
 //!            "metrics": [{"name": "…", "attributes": {"cpu.mode": "user"}, "value": 12.5, "rate": 0.25},
 //!                        {"name": "…", "attributes": {}, "count": 9, "sum": 0.5, "buckets": [[0.001, 8], [null, 1]]}]}],
-//!  "events": [], "health": [{"source": "sched", "state": "on", "reason": null, "duration": 0.0004, "dropped": 0}]}
+//!  "events": [{"time": "…", "id": "tcp_retransmits-1", "state": "open", "severity": "warn", "cause": "tcp_retransmits", "entity": "tcp_flow",
+//!              "labels": {"local": "10.0.0.1:80", …}, "text": "…"}],
+//!  "health": [{"source": "sched", "state": "on", "reason": null, "duration": 0.0004, "dropped": 0}]}
 //! ```
 //!
 //! A counter has `value`, cumulative since `start`, and `rate` per second; a gauge `value`; a text `text`; a histogram, cumulative since
 //! `start`, `count`, `sum` and `buckets`: upper bound in seconds (null for the last, which has none) and count, ascending, not cumulative,
-//! empty ones left out. Unknown metrics, rates and labels are left out; the keys of the object itself and of `health` are always there.
+//! empty ones left out. An event is a condition that began (`open`), grew worse (`change`) or ended (`close`); its `id` is the same all the
+//! while, and `severity` is `info`, `warn` or `critical`. Unknown metrics, rates and labels are left out; the keys of the object itself and of `health` are always there.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -20,7 +23,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::Narrow;
-use crate::model::{AnyRow, Attributes, Entity, Histogram, Label, Point, Snapshot, Source, Unit, Value};
+use crate::model::{AnyRow, Attributes, Entity, Event, Histogram, Label, Point, Snapshot, Source, Unit, Value};
 
 /// Writes a snapshot as one line.
 pub fn write(out: &mut dyn Write, snapshot: &Snapshot, narrow: &Narrow) -> io::Result<()> {
@@ -48,7 +51,7 @@ impl Serialize for Object<'_> {
         map.serialize_entry("interval", &self.snapshot.interval())?;
         map.serialize_entry("host", &LabelMap(&sample.host.labels()))?;
         map.serialize_entry("rows", &Rows(self))?;
-        map.serialize_entry("events", &[(); 0])?;
+        map.serialize_entry("events", &sample.events.iter().map(OneEvent).collect::<Vec<_>>())?;
         map.serialize_entry("health", &sample.sources.iter().map(Health).collect::<Vec<_>>())?;
         map.end()
     }
@@ -154,6 +157,24 @@ struct AttributeMap(Attributes);
 impl Serialize for AttributeMap {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+struct OneEvent<'a>(&'a Event);
+
+impl Serialize for OneEvent<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let event = self.0;
+        let mut map = serializer.serialize_map(Some(8))?;
+        map.serialize_entry("time", &time(event.time))?;
+        map.serialize_entry("id", &event.id)?;
+        map.serialize_entry("state", event.state.name())?;
+        map.serialize_entry("severity", event.severity.name())?;
+        map.serialize_entry("cause", event.cause.name())?;
+        map.serialize_entry("entity", event.entity.name())?;
+        map.serialize_entry("labels", &LabelMap(&event.labels))?;
+        map.serialize_entry("text", &event.text)?;
+        map.end()
     }
 }
 

@@ -7,7 +7,7 @@ use super::grid::{Align, Grid};
 use super::json::time;
 use crate::model::catalogue::{self, Entry};
 use crate::model::metric::Shape;
-use crate::model::{AnyRow, Attributes, Histogram, Info, Kind, Point, Snapshot, Unit, Value};
+use crate::model::{AnyRow, Attributes, Event, Histogram, Info, Kind, Point, Snapshot, Unit, Value};
 
 /// What stands where nothing is known.
 const UNKNOWN: &str = "–";
@@ -24,7 +24,19 @@ pub fn write(out: &mut dyn Write, snapshot: &Snapshot, narrow: &Narrow) -> io::R
             write!(out, "\n{}", grid.render())?;
         }
     }
+    if !snapshot.is.events.is_empty() {
+        write!(out, "\n{}", events(&snapshot.is.events).render())?;
+    }
     writeln!(out)
+}
+
+/// The table of what began, grew worse and ended.
+fn events(events: &[Event]) -> Grid {
+    let mut grid = Grid::new(["EVENT", "SEVERITY", "STATE", "WHAT"].map(|title| (title.to_owned(), Align::Left)).into());
+    for event in events {
+        grid.push(vec![event.id.clone(), event.severity.name().into(), event.state.name().into(), event.text.clone()]);
+    }
+    grid
 }
 
 /// The table of one kind; `None` without rows.
@@ -262,7 +274,7 @@ mod tests {
     fn rows_are_narrowed() {
         let rows = |narrow| {
             let text = written(&narrow);
-            let tables = text.split("\n\n").skip(1);
+            let tables = text.split("\n\n").skip(1).filter(|table| !table.starts_with("EVENT"));
             tables.flat_map(|table| table.trim().lines().skip(1).map(str::to_owned).collect::<Vec<_>>()).collect()
         };
         narrowed(rows);

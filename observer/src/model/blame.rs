@@ -353,6 +353,8 @@ mod tests {
                 tcp_flows: Vec::new(),
                 processes: Vec::new(),
                 memory: Vec::new(),
+                long_stalls: Vec::new(),
+                events: Vec::new(),
                 threads: Vec::new(),
                 sources: Vec::new(),
             }

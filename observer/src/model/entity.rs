@@ -77,6 +77,16 @@ pub enum Label<'a> {
     Number(u64),
 }
 
+impl Label<'_> {
+    /// For those who keep it.
+    pub fn into_owned(self) -> Label<'static> {
+        match self {
+            Label::Text(text) => Label::Text(text.into_owned().into()),
+            Label::Number(number) => Label::Number(number),
+        }
+    }
+}
+
 impl std::fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

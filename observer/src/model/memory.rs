@@ -37,6 +37,21 @@ impl Default for Allocations {
     }
 }
 
+/// A stall of [`observer_common::memory::LONG`] or longer that ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LongStall {
+    /// Path of the task's cgroup, escaped; `None` where the kernel does not tell, or it is gone.
+    pub cgroup: Option<Arc<str>>,
+    /// The thread, and
+    pub tid: u32,
+    /// its name, escaped.
+    pub comm: Arc<str>,
+    /// What it was stalled by.
+    pub kind: Stall,
+    /// Nanoseconds.
+    pub time: u64,
+}
+
 /// Pages of one node since boot.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Locality {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Histogram, Host, Kind, Labels, Metric, Point, Process, Source,
-    TcpFlow, Thread, Value,
+    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Event, Histogram, Host, Kind, Labels, LongStall, Metric, Point,
+    Process, Source, TcpFlow, Thread, Value,
 };
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
@@ -27,6 +27,8 @@ pub struct Sample {
     pub contentions: Vec<Contention>,
     /// The page allocator of the machine, and of its nodes.
     pub memory: Vec<Allocator>,
+    /// Long stalls in the allocator that ended since the sample before.
+    pub long_stalls: Vec<LongStall>,
     /// TCP flows that retransmitted.
     pub tcp_flows: Vec<TcpFlow>,
     /// Processes.
@@ -35,6 +37,8 @@ pub struct Sample {
     pub threads: Vec<Thread>,
     /// Health.
     pub sources: Vec<Source>,
+    /// What began, changed or ended since the sample before, in the order in which it was noticed.
+    pub events: Vec<Event>,
 }
 
 /// Two samples, a moment and the one before it: what screens draw and exports send. It never changes.

@@ -141,6 +141,9 @@ pub struct KernelTcp {
     pub syn: Option<u64>,
 }
 
+/// Names of the causes, in the order of [`Cause`].
+pub const CAUSE_NAMES: [&str; Cause::COUNT] = ["timeout", "fast", "probe", "syn", "synack"];
+
 /// The attribute that tells causes apart.
 const CAUSE: &str = "observer.tcp.cause";
 const NAME: &str = "observer.tcp.retransmits";
@@ -154,16 +157,16 @@ const FAILURES_HELP: &str = "Attempts to send a segment again that failed on thi
 macro_rules! causes {
     ($entity:ty, $total:expr, $pace:expr) => {
         &[
-            causes!(@ $entity, "timeout", Cause::Timeout, $total, $pace),
-            causes!(@ $entity, "fast", Cause::Fast, $total, $pace),
-            causes!(@ $entity, "probe", Cause::Probe, $total, $pace),
-            causes!(@ $entity, "syn", Cause::Syn, $total, $pace),
-            causes!(@ $entity, "synack", Cause::SynAck, $total, $pace),
+            causes!(@ $entity, Cause::Timeout, $total, $pace),
+            causes!(@ $entity, Cause::Fast, $total, $pace),
+            causes!(@ $entity, Cause::Probe, $total, $pace),
+            causes!(@ $entity, Cause::Syn, $total, $pace),
+            causes!(@ $entity, Cause::SynAck, $total, $pace),
         ]
     };
-    (@ $entity:ty, $name:literal, $cause:expr, $total:expr, $pace:expr) => {
+    (@ $entity:ty, $cause:expr, $total:expr, $pace:expr) => {
         Paced {
-            attributes: &[(CAUSE, $name)],
+            attributes: const { &[(CAUSE, CAUSE_NAMES[$cause as usize])] },
             total: |e: &$entity| $total(e, $cause),
             pace: |e: &$entity| $pace(e, $cause),
         }

@@ -29,6 +29,11 @@ pub fn escape(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// As [`escape`], of a name of fixed length that the kernel pads with zeros: a task's `comm`.
+pub fn escape_padded(bytes: &[u8]) -> Cow<'_, str> {
+    escape(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
 fn needs_escape(c: char) -> bool {
     c == '\\'
         || c.is_control()

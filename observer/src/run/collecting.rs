@@ -12,7 +12,8 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::model::{Sample, Snapshot};
+use crate::findings::{Thresholds, Watch};
+use crate::model::{Event, Sample, Snapshot};
 
 /// What comes first, and what happens to a snapshot that finds no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,14 +58,15 @@ pub(super) struct Collecting {
 impl Collecting {
     /// Starts the thread.
     pub(super) fn start(config: &Config, begin: Begin) -> anyhow::Result<(Collecting, Receiver<Arc<Snapshot>>)> {
-        let Config { interval, bpf, roots, .. } = config.clone();
+        let Config { interval, bpf, roots, events, .. } = config.clone();
         // The collector is made in its thread, so that nothing it holds has to move.
-        Collecting::spawn(interval, begin, move || Sources { collector: Collector::new(roots), bpf })
+        Collecting::spawn(interval, begin, events, move || Sources { collector: Collector::new(roots), bpf })
     }
 
     fn spawn<S: Sampler>(
         interval: Duration,
         begin: Begin,
+        events: Thresholds,
         make: impl FnOnce() -> S + Send + 'static,
     ) -> anyhow::Result<(Collecting, Receiver<Arc<Snapshot>>)> {
         /// Enough for a consumer to draw or send one while the next is made.
@@ -74,7 +76,18 @@ impl Collecting {
         let thread = std::thread::Builder::new()
             .name("collect".into())
             .spawn(move || {
-                Loop { sampler: make(), interval, begin, snapshots, asked, look: Look::At(None), focused: Vec::new() }.run();
+                Loop {
+                    sampler: make(),
+                    watch: Watch::new(events),
+                    untaken: Vec::new(),
+                    interval,
+                    begin,
+                    snapshots,
+                    asked,
+                    look: Look::At(None),
+                    focused: Vec::new(),
+                }
+                .run();
             })
             .context("cannot start the collector's thread")?;
         Ok((Collecting { thread, looks }, receiver))
@@ -137,6 +150,9 @@ impl Sampler for Sources {
 
 struct Loop<S> {
     sampler: S,
+    watch: Watch,
+    /// Events of samples that were skipped: they are told with the next.
+    untaken: Vec<Event>,
     interval: Duration,
     begin: Begin,
     snapshots: Sender<Arc<Snapshot>>,
@@ -163,12 +179,12 @@ impl<S: Sampler> Loop<S> {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
-            let is = Arc::new(self.sampler.collect());
+            let is = self.collect();
             self.refocus(&is);
             latest = is.clone();
             match self.send(Snapshot { is: is.clone(), was: Some(was.clone()) }) {
                 Sent::Taken => was = is,
-                Sent::Skipped => {}
+                Sent::Skipped => self.untaken.clone_from(&is.events),
                 Sent::Gone => return,
             }
         }
@@ -183,6 +199,17 @@ impl<S: Sampler> Loop<S> {
         }
     }
 
+    /// A sample with its events, and those that nobody has taken yet.
+    fn collect(&mut self) -> Arc<Sample> {
+        /// Of a screen that has not been drawn for long, more than this is of no use.
+        const MOST: usize = 1000;
+        let mut sample = self.sampler.collect();
+        sample.events.extend(self.untaken.drain(self.untaken.len().saturating_sub(MOST)..));
+        self.untaken.clear();
+        self.watch.see(&mut sample);
+        Arc::new(sample)
+    }
+
     /// When the first sample was taken, and it; `None` when nobody waits for more.
     fn begin(&mut self) -> Option<(Instant, Arc<Sample>)> {
         match self.begin {
@@ -190,7 +217,10 @@ impl<S: Sampler> Loop<S> {
             Begin::Attached => self.sampler.attach(),
         }
         let began = Instant::now();
-        let first = Arc::new(self.sampler.collect());
+        let first = self.collect();
+        if self.begin == Begin::Attached {
+            self.untaken.clone_from(&first.events);
+        }
         if self.begin == Begin::AtOnce {
             if let Sent::Gone = self.send(Snapshot { is: first.clone(), was: None }) {
                 return None;
@@ -233,12 +263,15 @@ fn next_tick(last: Duration, now: Duration, interval: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::mpsc::{Receiver as Log, Sender as Logger, channel};
     use std::time::SystemTime;
 
     use super::*;
     use crate::model::cgroup::CpuStat;
-    use crate::model::{Cgroup, Host};
+    use crate::model::event::Stage;
+    use crate::model::tcp::{FlowId, Resent, Who};
+    use crate::model::{Cgroup, Host, TcpFlow};
 
     /// What is asked of a sampler.
     #[derive(PartialEq, Debug)]
@@ -252,7 +285,20 @@ mod tests {
     /// The cgroup `/a`, which is there from the second reading on.
     const A: Key = Key::v2(7);
 
-    /// Counts its readings as context switches, and logs what is asked of it.
+    /// A flow that sent so many segments again.
+    fn retransmitting(segments: u64) -> TcpFlow {
+        let end = SocketAddr::from(([127, 0, 0, 1], 1));
+        TcpFlow {
+            who: Who::Flow(FlowId { netns: 1, local: end, peer: end, cgroup: Key::ROOT }),
+            cgroup: None,
+            resent: Resent { segments: [segments, 0, 0, 0, 0], failures: 0 },
+            inherited: Resent::default(),
+            tells_failures: true,
+            last: None,
+        }
+    }
+
+    /// Counts its readings as context switches and as segments sent again, and logs what is asked of it.
     struct Fake(u64, Logger<Asked>);
 
     impl Sampler for Fake {
@@ -268,6 +314,7 @@ mod tests {
             let _ = self.1.send(Collect);
             self.0 += 1;
             let (path, cpu) = ("/a".to_owned(), CpuStat::default());
+            let flow = retransmitting(self.0);
             let a = Cgroup { id: A, path, unit: None, cpu, sched: None, longest: None };
             Sample {
                 time: SystemTime::UNIX_EPOCH,
@@ -277,18 +324,20 @@ mod tests {
                 cpus: Vec::new(),
                 cgroups: if self.0 > 1 { vec![a] } else { Vec::new() },
                 contentions: Vec::new(),
-                tcp_flows: Vec::new(),
+                long_stalls: Vec::new(),
+                tcp_flows: vec![flow],
                 processes: Vec::new(),
                 memory: Vec::new(),
                 threads: Vec::new(),
                 sources: Vec::new(),
+                events: Vec::new(),
             }
         }
     }
 
     fn start(begin: Begin, interval: Duration) -> (Collecting, Receiver<Arc<Snapshot>>, Log<Asked>) {
         let (logger, log) = channel();
-        let (collecting, receiver) = Collecting::spawn(interval, begin, move || Fake(0, logger)).unwrap();
+        let (collecting, receiver) = Collecting::spawn(interval, begin, Thresholds::default(), move || Fake(0, logger)).unwrap();
         (collecting, receiver, log)
     }
 
@@ -338,6 +387,19 @@ mod tests {
     }
 
     #[test]
+    fn events_of_a_skipped_sample_are_told_with_the_next() {
+        let (collecting, mut receiver, log) = start(Begin::AtOnce, Duration::from_millis(10));
+        // The flow's burst begins in the seventh sample, and by then the channel is full.
+        let collected = log.iter().filter(|asked| *asked == Collect).take(20).count();
+        assert_eq!(collected, 20);
+        let told = |snapshot: &Arc<Snapshot>| snapshot.is.events.iter().map(|event| event.state).collect::<Vec<_>>();
+        let snapshots: Vec<_> = (0..4).map(|_| told(&receiver.blocking_recv().unwrap())).collect();
+        assert_eq!(snapshots, [vec![], vec![], vec![Stage::Open], vec![]]);
+        drop(receiver);
+        collecting.finish().unwrap();
+    }
+
+    #[test]
     fn what_is_looked_at_is_split_at_once() {
         let (collecting, receiver, log) = start(Begin::Attached, Duration::from_secs(600));
         assert_eq!([log.recv(), log.recv()], [Ok(Attach), Ok(Collect)]);
@@ -373,7 +435,8 @@ mod tests {
                 panic!("on purpose, by a test")
             }
         }
-        let (collecting, mut receiver) = Collecting::spawn(Duration::from_secs(1), Begin::Attached, || Broken).unwrap();
+        let (collecting, mut receiver) =
+            Collecting::spawn(Duration::from_secs(1), Begin::Attached, Thresholds::default(), || Broken).unwrap();
         assert!(receiver.blocking_recv().is_none());
         assert!(collecting.finish().is_err());
     }

@@ -1,6 +1,6 @@
 //! What the dashboard shows, and what keys, clicks and snapshots make of it. Pure: no terminal, no clock.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
@@ -14,7 +14,7 @@ use super::options::Options;
 use super::table::{Column, Sort};
 use super::views::cgroups::{self, COLUMNS};
 use super::views::{tasks, tcp};
-use crate::model::Snapshot;
+use crate::model::{Event, Snapshot};
 
 /// A view.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,6 +176,8 @@ pub struct App {
     pub health: List,
     /// Memory's list of cgroups.
     pub memory: List,
+    /// The last events, the newest last; those of snapshots that came during a pause included.
+    pub events: VecDeque<Event>,
     pending: Option<char>,
     hits: Hits,
 }
@@ -201,6 +203,7 @@ impl App {
             tcp: List::new(Sort { column: tcp::SORTED_BY, descending: true }),
             health: List::new(OWN),
             memory: List::new(OWN),
+            events: VecDeque::new(),
             cgroups: List::new(Sort { column: cgroups::SORTED_BY, descending: true }),
             pending: None,
             hits: Hits::default(),
@@ -209,6 +212,10 @@ impl App {
 
     /// A new snapshot came.
     pub fn take(&mut self, snapshot: Arc<Snapshot>) -> Effect {
+        /// More than anybody scrolls through.
+        const EVENTS: usize = 200;
+        self.events.extend(snapshot.is.events.iter().cloned());
+        self.events.drain(..self.events.len().saturating_sub(EVENTS));
         if self.paused && self.snapshot.is_some() {
             self.newest = Some(snapshot);
             return Effect::Nothing;

@@ -10,12 +10,13 @@ use observer_common::tcp::{Cause, Last};
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
+use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
 use crate::model::tcp::{Condition, FlowId, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Histogram, Host, Identity, Longest, OffCpu, Open, Party, Process,
-    Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Used,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Longest, OffCpu, Open,
+    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Used,
 };
 
 const MS: u64 = 1_000_000;
@@ -180,6 +181,29 @@ pub(super) fn in_focus() -> Snapshot {
     Snapshot { was: Some(sample(0)), is: sample(1) }
 }
 
+/// As [`snapshot`], after much has happened.
+pub(super) fn eventful() -> Snapshot {
+    change(&snapshot(), |sample| {
+        let event = |ago: u64, state, severity, text: &str| Event {
+            time: sample.time - Duration::from_secs(ago),
+            id: format!("tcp_retransmits-{ago}"),
+            state,
+            severity,
+            cause: EventCause::TcpRetransmits,
+            entity: Kind::TcpFlow,
+            labels: Vec::new(),
+            text: text.into(),
+        };
+        let burst = "12 segments sent again within 10s (9 timeout, 3 probe) by 10.0.0.1:443 to 10.0.0.2:40000 of /system.slice/nginx.service";
+        sample.events = vec![
+            event(7_300, Stage::Close, Severity::Critical, &format!("over after 1m 2s; at the worst: {burst}")),
+            event(61, Stage::Open, Severity::Info, "nothing much"),
+            event(40, Stage::Open, Severity::Warn, burst),
+            event(0, Stage::Change, Severity::Critical, burst),
+        ];
+    })
+}
+
 /// Nothing is known at all.
 pub(super) fn nothing() -> Snapshot {
     let mut sample = sample(0, 0, false);
@@ -243,6 +267,8 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         memory: if sched { vec![allocator(second)] } else { Vec::new() },
         tcp_flows: if sched { FLOWS.iter().map(|flow| flow.at(second)).collect() } else { Vec::new() },
         processes: PROCESSES_DID.iter().map(|did| did.process(second, sched)).collect(),
+        long_stalls: Vec::new(),
+        events: Vec::new(),
         threads: Vec::new(),
         sources: sources(sched),
     }

@@ -1,6 +1,7 @@
 //! Frames and keys as data.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use observer_common::sched::kind;
@@ -90,6 +91,22 @@ fn golden(name: &str, snapshot: Snapshot, keys: &str) {
 }
 
 #[test]
+fn events_of_a_pause_wait_for_its_end() {
+    let mut app = app(fixture::snapshot());
+    press(&mut app, "Space");
+    let mut later = fixture::eventful();
+    later = fixture::change(&later, |sample| {
+        sample.time += Duration::from_secs(60);
+        sample.events.iter_mut().for_each(|event| event.time = sample.time);
+    });
+    app.take(Arc::new(later));
+    let shows = |app: &mut App| text_of(&frame(app, 80, 24)).contains("12 segments sent again");
+    assert!(!shows(&mut app), "the frozen screen is of its moment");
+    press(&mut app, "Space");
+    assert!(shows(&mut app));
+}
+
+#[test]
 fn frames() {
     golden("overview", fixture::snapshot(), "");
     golden("overview-in-focus", fixture::in_focus(), "");
@@ -97,6 +114,7 @@ fn frames() {
     golden("overview-first", fixture::first(), "");
     golden("overview-many-cpus", fixture::many_cpus(), "");
     golden("overview-nothing", fixture::nothing(), "");
+    golden("overview-eventful", fixture::eventful(), "");
     golden("cgroups-tree", fixture::snapshot(), "2 j j");
     golden("cgroups-flat-by-name", fixture::snapshot(), "2 t < <");
     golden("cgroups-without-sched", fixture::without_sched(), "2 *");

@@ -12,8 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use observer::collect::{Collector, Roots};
+use observer::findings::{Burst, Thresholds, Watch};
+use observer::model::event::Stage;
 use observer::model::tcp::Resent;
-use observer::model::{AnyRow, Row, Sample, Source, State, TcpFlow};
+use observer::model::{AnyRow, Event, Label, Row, Sample, Source, State, TcpFlow};
 use observer_common::tcp::Cause;
 use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
@@ -32,6 +34,7 @@ pub(crate) fn trials() -> Vec<Test> {
         ("tcp::fast_retransmits_of_ipv6_agree_with_the_kernel", || in_namespace(|space| lossy_bulk(space, V6))),
         ("tcp::readings_in_between_lose_nothing", || in_namespace(|space| read_in_between(space, true))),
         ("tcp::readings_in_between_lose_nothing_without_a_barrier", || in_namespace(|space| read_in_between(space, false))),
+        ("tcp::a_burst_is_an_event", || in_namespace(burst)),
         ("tcp::mapped_addresses_are_ipv4", || in_namespace(mapped)),
         ("tcp::failed_attempts_are_counted_apart", || in_namespace(failures)),
         ("tcp::what_finds_no_place_is_counted", || in_namespace(many_flows)),
@@ -348,6 +351,32 @@ fn read_in_between(space: &mut Space, barrier: bool) -> Result<String, String> {
         return Err(format!("{readings} readings, too little was lost: {kernels:?}"));
     }
     Ok(format!("{} segments in {readings} readings, {before} of them before the last", ours.total()))
+}
+
+/// What sends many segments again is told when it begins, and when it has been quiet.
+fn burst(space: &mut Space) -> Result<String, String> {
+    let within = Duration::from_secs(2);
+    let mut watch = Watch::new(Thresholds { burst: Burst { count: 5, within }, ..Thresholds::default() });
+    let netns = Label::Number(space.inode);
+    let mut see = |space: &mut Space| {
+        let mut sample = space.collector.collect();
+        watch.see(&mut sample);
+        let here = |event: &Event| event.labels.iter().any(|(name, label)| *name == "netns" && *label == netns);
+        let mut events = sample.events;
+        events.retain(here);
+        events
+    };
+    let before = see(space);
+    let _both = bulk(V4, 24 << 20)?;
+    let (_, ours, _) = space.agrees()?;
+    let [open] = &see(space)[..] else { return Err("not one event after the losses".into()) };
+    let told = format!("{} segments sent again within 2s (", ours.total());
+    if open.state != Stage::Open || !open.text.contains(&told) || !before.is_empty() {
+        return Err(format!("before: {before:?}, after: {open:?}; expected {told:?}"));
+    }
+    thread::sleep(within);
+    let [close] = &see(space)[..] else { return Err("not one event after the quiet".into()) };
+    if close.state != Stage::Close || close.id != open.id { Err(format!("{close:?}")) } else { Ok(close.text.clone()) }
 }
 
 /// A socket of IPv6 that talks to IPv4 has the addresses of IPv4.

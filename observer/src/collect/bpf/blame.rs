@@ -9,7 +9,7 @@ use observer_common::blame::Cell;
 use observer_common::sched::{Key, Slot, kind};
 use observer_common::tasks::comm_bytes;
 
-use crate::model::text::escape;
+use crate::model::text::escape_padded;
 use crate::model::{Contention, Party};
 
 /// Totals since observer attached, in nanoseconds.
@@ -173,9 +173,7 @@ impl Blame {
 
 /// A `comm` as the kernel keeps it, escaped.
 pub fn comm(words: [u64; 2]) -> Arc<str> {
-    let bytes = comm_bytes(words);
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    escape(&bytes[..end]).into()
+    escape_padded(&comm_bytes(words)).into()
 }
 
 #[cfg(test)]

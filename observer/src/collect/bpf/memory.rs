@@ -1,13 +1,16 @@
 //! The memory family: its programs attached, what the CPUs counted added up.
 
+use std::fmt;
 use std::path::Path;
 
+use aya::maps::{MapData, RingBuf};
 use aya::{Btf, Ebpf};
-use observer_common::memory::{CpuMemory, MemoryOffsets};
+use observer_common::memory::{CpuMemory, LongStall, MemoryOffsets};
+use observer_common::pod;
 
 use super::attached::Attached;
 use super::btf::{self, BtfError, Missing};
-use super::loader::LoadError;
+use super::loader::{LoadError, missing, refused};
 use super::sched::Tables;
 use crate::model::{Allocations, OffCpu, Used};
 
@@ -32,13 +35,19 @@ const PARTS: [(&[(&str, &str)], &str); 4] = [
 ];
 
 /// The attached family.
-#[derive(Debug)]
 pub struct Memory {
     programs: Vec<Attached>,
+    long_stalls: RingBuf<MapData>,
     /// What is missing of it, in sentences.
     pub lacking: Vec<String>,
     /// Whether the parts of a stall are told apart.
     divided: bool,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("lacking", &self.lacking).finish_non_exhaustive()
+    }
 }
 
 impl Memory {
@@ -61,12 +70,28 @@ impl Memory {
         if !divided {
             lacking.push("stalls are not in the ledger: this kernel does not tell what of them was spent on a CPU".into());
         }
-        Ok(Memory { programs, lacking, divided })
+        let ring = ebpf.take_map("LONG_STALLS").ok_or_else(|| missing("LONG_STALLS"))?;
+        let long_stalls = RingBuf::try_from(ring).map_err(|error| refused("cannot read the ring of long stalls", &error))?;
+        Ok(Memory { programs, long_stalls, lacking, divided })
     }
 
     /// Events that the kernel kept from the programs; `None` where it does not tell.
     pub fn nested(&self) -> Option<u64> {
         self.programs.iter().map(Attached::nested).sum()
+    }
+
+    /// The long stalls that ended since they were last taken, without a system call.
+    pub fn long_stalls(&mut self) -> Vec<LongStall> {
+        let mut taken = Vec::new();
+        while let Some(bytes) = self.long_stalls.next() {
+            let mut stall: LongStall = pod::zeroed();
+            let place = pod::bytes_mut(std::slice::from_mut(&mut stall));
+            if let Some(bytes) = bytes.get(..place.len()) {
+                place.copy_from_slice(bytes);
+                taken.push(stall);
+            }
+        }
+        taken
     }
 
     /// Nothing yet, of what is known.
@@ -84,13 +109,23 @@ pub(super) fn resolve(btf: &btf::Btf<'_>) -> Result<Result<MemoryOffsets, Missin
     Ok(Ok(MemoryOffsets { has_current: has_current.into() }))
 }
 
-/// What all CPUs counted, and the stalls that found no room.
-pub fn read(tables: &Tables) -> (Allocations, u64) {
+/// What found no room.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// Stalls among those that go on at a time: they are in no count.
+    pub stalls: u64,
+    /// Long stalls among those that are to be told: they are counted, nobody knows whose they were.
+    pub untold: u64,
+}
+
+/// What all CPUs counted, and what found no room.
+pub fn read(tables: &Tables) -> (Allocations, Lost) {
     let mut all = Allocations::default();
-    let mut lost = 0;
+    let mut lost = Lost::default();
     for memory in (0..tables.cpus()).filter_map(|cpu| tables.memory(cpu)) {
         add(&mut all, &memory);
-        lost += memory.lost;
+        lost.stalls += memory.lost;
+        lost.untold += memory.untold;
     }
     (all, lost)
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::ids::Map;
 use super::seen::Seen;
-use crate::model::text::escape;
+use crate::model::text::escape_padded;
 use crate::model::{Counts, Identity, Process, Status, Thread};
 
 /// How many new processes' command lines are read at the most in one reading: 10 ms or so.
@@ -274,8 +274,7 @@ struct Name {
 
 impl Name {
     fn new(raw: [u8; 16]) -> Name {
-        let end = raw.iter().position(|byte| *byte == 0).unwrap_or(raw.len());
-        Name { raw, escaped: escape(&raw[..end]).into() }
+        Name { raw, escaped: escape_padded(&raw).into() }
     }
 
     fn shown(&mut self, raw: [u8; 16]) -> Arc<str> {

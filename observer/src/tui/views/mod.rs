@@ -3,6 +3,7 @@
 pub mod blame;
 pub mod cgroups;
 pub mod detail;
+pub mod events;
 pub mod header;
 pub mod health;
 pub mod help;

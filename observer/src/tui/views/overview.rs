@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::ledger::{ACCOUNTS, Ledger};
-use super::{below, blame, cgroups, row, trouble, verdict};
+use super::{below, blame, cgroups, events, row, trouble, verdict};
 use crate::model::blame::Victim;
 use crate::model::{Blame, Cgroup, Cpu, Host, Snapshot, cgroup, cpu, host};
 use crate::tui::app::{App, Hits};
@@ -75,6 +75,10 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
     rest = below(rest, ledger.draw(buffer, rest, palette, false));
     text::put_pieces(buffer, rest, 0, palette, host_line(snapshot));
     rest = below(rest, 1);
+    let events = events::lines(app, snapshot, rest);
+    let (above, below_all) = (rest.height - events, below(rest, rest.height - events));
+    events::draw(app, snapshot, buffer, below_all);
+    rest.height = above;
     let processes = blamed.processes();
     let cpus = u16::try_from(snapshot.is.cpus.len()).unwrap_or(u16::MAX);
     // The losers keep three fifths, and the processes the half of them; of the CPUs that do not fit the worst are shown.

@@ -35,6 +35,8 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
         memory: Vec::new(),
         tcp_flows: Vec::new(),
         processes: Vec::new(),
+        long_stalls: Vec::new(),
+        events: Vec::new(),
         threads: Vec::new(),
         sources: vec![Source { name: "sched", state: State::Degraded("why".into()), duration: None, dropped: 0 }],
     }

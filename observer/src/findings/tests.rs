@@ -1,0 +1,139 @@
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use observer_common::memory::Stall;
+use observer_common::sched::Key;
+
+use super::*;
+use crate::model::tcp::{FlowId, Resent};
+use crate::model::{Host, LongStall, TcpFlow};
+
+fn flow(port: u16, timeouts: u64, fast: u64) -> TcpFlow {
+    let end = |port| SocketAddr::from(([10, 0, 0, 1], port));
+    TcpFlow {
+        who: Who::Flow(FlowId { netns: 1, local: end(port), peer: end(443), cgroup: Key::v2(7) }),
+        cgroup: Some(r"/web\x1b".into()),
+        resent: Resent { segments: [timeouts, fast, 0, 0, 0], failures: 0 },
+        inherited: Resent::default(),
+        tells_failures: true,
+        last: None,
+    }
+}
+
+fn stall(cgroup: &str, ms: u64) -> LongStall {
+    let cgroup = (!cgroup.is_empty()).then(|| cgroup.into());
+    LongStall { cgroup, tid: 12, comm: "java".into(), kind: Stall::MemcgReclaim, time: ms * 1_000_000 }
+}
+
+fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> Sample {
+    Sample {
+        time: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
+        uptime: Duration::from_secs(second),
+        start: SystemTime::UNIX_EPOCH,
+        host: Host { name: "web-1".into(), ..Host::default() },
+        cpus: Vec::new(),
+        cgroups: Vec::new(),
+        contentions: Vec::new(),
+        memory: Vec::new(),
+        long_stalls,
+        tcp_flows,
+        processes: Vec::new(),
+        threads: Vec::new(),
+        sources: Vec::new(),
+        events: Vec::new(),
+    }
+}
+
+/// The events of samples that are a second apart, each after its second.
+#[track_caller]
+fn check(samples: Vec<(Vec<TcpFlow>, Vec<LongStall>)>, expected: &[&str]) {
+    let mut watch = Watch::new(Thresholds::default());
+    let mut seen = Vec::new();
+    for (second, (flows, stalls)) in (0..).zip(samples) {
+        let mut sample = sample(second, flows, stalls);
+        watch.see(&mut sample);
+        seen.extend(
+            sample
+                .events
+                .iter()
+                .map(|event| format!("{second} {} {} {}: {}", event.id, event.state.name(), event.severity.name(), event.text)),
+        );
+    }
+    assert_eq!(seen, expected);
+}
+
+fn flows(flows: Vec<TcpFlow>) -> (Vec<TcpFlow>, Vec<LongStall>) {
+    (flows, Vec::new())
+}
+
+fn stalls(stalls: Vec<LongStall>) -> (Vec<TcpFlow>, Vec<LongStall>) {
+    (Vec::new(), stalls)
+}
+
+#[test]
+fn a_burst_begins_grows_worse_and_ends() {
+    let mut samples = vec![flows(vec![flow(1, 3, 0), flow(2, 5, 0)]), flows(vec![flow(1, 3, 2), flow(2, 5, 0)])];
+    // The sixth within ten seconds, then the fiftieth, then nothing.
+    samples.push(flows(vec![flow(1, 4, 2), flow(2, 5, 0)]));
+    samples.push(flows(vec![flow(1, 40, 10), flow(2, 5, 0)]));
+    samples.extend((0..12).map(|_| flows(vec![flow(1, 40, 10), flow(2, 5, 0)])));
+    check(
+        samples,
+        &[
+            r"2 tcp_retransmits-1 open warn: 6 segments sent again within 10s (4 timeout, 2 fast) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b",
+            r"3 tcp_retransmits-1 change critical: 50 segments sent again within 10s (40 timeout, 10 fast) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b",
+            r"13 tcp_retransmits-1 close critical: over after 11s; at the worst: 50 segments sent again within 10s (40 timeout, 10 fast) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b",
+        ],
+    );
+}
+
+#[test]
+fn slow_retransmits_are_no_burst() {
+    check((0..40).map(|second| flows(vec![flow(1, second / 2, 0)])).collect(), &[]);
+}
+
+#[test]
+fn a_flow_that_was_forgotten_begins_anew() {
+    let text = |segments: u32| {
+        format!(r"{segments} segments sent again within 10s ({segments} timeout) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b")
+    };
+    check(
+        vec![flows(vec![flow(1, 9, 0)]), flows(vec![]), flows(vec![flow(1, 4, 0)]), flows(vec![flow(1, 6, 0)])],
+        &[
+            &format!("0 tcp_retransmits-1 open warn: {}", text(9)),
+            &format!("1 tcp_retransmits-1 close warn: over after 1s; at the worst: {}", text(9)),
+            &format!("3 tcp_retransmits-2 open warn: {}", text(6)),
+        ],
+    );
+}
+
+#[test]
+fn long_stalls_of_a_cgroup() {
+    let mut samples = vec![stalls(vec![stall("/db", 99)]), stalls(vec![stall("/db", 340), stall("/db", 120), stall("", 1_500)])];
+    samples.extend((0..11).map(|_| stalls(vec![])));
+    let in_reclaim = "in reclaim at its cgroup's memory limit";
+    let first = format!("340ms {in_reclaim} by java (thread 12) of /db; 2 stalls of 100ms or longer within 10s, 460ms in all");
+    let second = format!("1s 500ms {in_reclaim} by java (thread 12)");
+    check(
+        samples,
+        &[
+            &format!("1 allocation_stalls-1 open critical: {second}"),
+            &format!("1 allocation_stalls-2 open warn: {first}"),
+            &format!("11 allocation_stalls-1 close critical: over after 10s; at the worst: {second}"),
+            &format!("11 allocation_stalls-2 close warn: over after 10s; at the worst: {first}"),
+        ],
+    );
+}
+
+#[test]
+fn too_many_at_once_are_counted_and_the_worst_are_told() {
+    let mut watch = Watch::new(Thresholds::default());
+    let all = (1..=300).map(|port| flow(port, 10 + u64::from(port), 0)).collect();
+    let mut sample = sample(1, all, Vec::new());
+    watch.see(&mut sample);
+    assert_eq!(sample.events.len(), MOST);
+    assert!(sample.events[0].text.contains("10.0.0.1:300 "), "{}", sample.events[0].text);
+    let source = &sample.sources[0];
+    assert_eq!((source.name, source.dropped), ("events", 44));
+    assert_eq!(source.state.reason(), Some("44 conditions more hold than the 256 that are told at a time"));
+}
