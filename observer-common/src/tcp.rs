@@ -97,6 +97,26 @@ pod! {
 }
 
 pod! {
+    /// A TCP socket that sent something again, and a process that has it open, as the iterator writes it.
+    pub struct Holder {
+        /// Local address, as in [`FlowKey`].
+        pub local: [u32; 4],
+        /// Peer's address.
+        pub peer: [u32; 4],
+        /// Local port times 65,536 and the peer's.
+        pub ports: u32,
+        /// Inode of the network namespace; 0 where the kernel has none.
+        pub netns: u32,
+        /// The process's id, as the initial PID namespace has it.
+        pub tgid: u32,
+        /// The file descriptor's number there.
+        pub fd: u32,
+        /// The `comm` of its first thread.
+        pub comm: [u64; 2],
+    }
+}
+
+pod! {
     /// Where the running kernel keeps what the family reads.
     pub struct TcpOffsets {
         /// `sock_common.skc_family`. It is the first member of `sock` and of `request_sock`, which the kernel itself relies on.
@@ -143,6 +163,10 @@ pod! {
         pub ca_state_mask: u64,
         /// 1 where `tcp_retransmit_skb` tells of attempts that failed, too, in its third argument (6.17).
         pub retransmit_has_err: u64,
+        /// `socket.sk`; 0 where programs cannot come from a file to its socket (`bpf_sock_from_file`, 5.11).
+        pub socket_sk: u64,
+        /// `tcp_sock.total_retrans`.
+        pub total_retrans: u64,
     }
 }
 

@@ -9,7 +9,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_task_btf, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_seq_write, bpf_skc_to_tcp_sock,
+    bpf_get_current_task_btf, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_seq_write, bpf_skc_to_tcp_sock, bpf_sock_from_file,
 };
 use observer_common::memory::MemoryOffsets;
 use observer_common::pod;
@@ -392,7 +392,8 @@ impl Signal {
     }
 }
 
-/// `struct bpf_iter__task`: what a task iterator is called with. Its two members are eight bytes each in every kernel that has it.
+/// `struct bpf_iter__task` or `struct bpf_iter__task_file`: what an iterator over tasks, or over their files, is called with. Its members
+/// are eight bytes each in every kernel that has it, but the descriptor's number, which has eight to itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Iteration(pub(crate) *mut c_void);
 
@@ -402,6 +403,31 @@ impl Iteration {
     pub(crate) fn task(self) -> Option<Task> {
         let task: *const c_void = load(after(self.0, 8));
         if task.is_null() { None } else { Some(Task(task)) }
+    }
+
+    /// The number of the file descriptor whose turn it is.
+    #[inline(always)]
+    pub(crate) fn fd(self) -> u32 {
+        load(after(self.0, 16))
+    }
+
+    /// The TCP socket that the file is whose turn it is; `None` for any other file.
+    #[inline(always)]
+    pub(crate) fn tcp_socket(self) -> Option<(Sock, TcpSock)> {
+        let file: *mut c_void = load(after(self.0, 24));
+        if file.is_null() {
+            return None;
+        }
+        // SAFETY: a typed pointer from the context; the helper looks at the file itself and gives a typed pointer or null.
+        let socket: *const c_void = unsafe { bpf_sock_from_file(file.cast()) }.cast();
+        if socket.is_null() {
+            return None;
+        }
+        let sock = Sock(load(at!(socket, tcp socket_sk)));
+        if sock.0.is_null() {
+            return None;
+        }
+        Some((sock, sock.tcp()?))
     }
 
     /// Appends a record to what the reader gets. The kernel sees when there is no room left, and repeats this task for the next read.
@@ -541,6 +567,12 @@ impl TcpSock {
     pub(crate) fn ca_state(self) -> u32 {
         let byte = u64::from(load::<u8>(at!(self.0, tcp ca_state)));
         (byte >> value!(tcp ca_state_shift) & value!(tcp ca_state_mask)) as u32
+    }
+
+    /// Segments that it sent again so far.
+    #[inline(always)]
+    pub(crate) fn total_retrans(self) -> u32 {
+        load(at!(self.0, tcp total_retrans))
     }
 
     /// Smoothed round-trip time in microseconds.

@@ -64,6 +64,7 @@ const UNSAFE: &[&str] = &[
     "observer-ebpf/src/blame.rs",
     "observer-ebpf/src/sched.rs",
     "observer-ebpf/src/tasks.rs",
+    "observer-ebpf/src/tcp.rs",
     // A developer's tool, nothing that ships: it asks bpf() once whether live tests can run here, and no crate it has offers that.
     "xtask/src/live.rs",
 ];

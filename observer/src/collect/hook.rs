@@ -254,7 +254,10 @@ impl Hook {
     /// Flows that retransmitted; `path` names cgroups.
     pub(super) fn tcp_flows(&self, path: &impl Fn(Key) -> Option<Arc<str>>) -> Vec<TcpFlow> {
         match self {
-            Hook::On(on) => on.flows.rows(path),
+            Hook::On(on) => {
+                let tcp = on.programs.tcp.as_ref().ok();
+                on.flows.rows(path, |flow| tcp?.holder(flow))
+            }
             Hook::Off(_) => Vec::new(),
         }
     }
@@ -339,6 +342,9 @@ impl Attached {
         flows.set_overflow(&tcp.overflow());
         flows.settle(began);
         self.flows_trouble = taken.err().map(|error| format!("cannot read the map of flows: {error}"));
+        if let Err(error) = tcp.see(&flows.list(), began) {
+            self.flows_trouble.get_or_insert(format!("cannot ask for the processes of flows: {error}"));
+        }
         self.flows_took = Some(began.elapsed());
     }
 

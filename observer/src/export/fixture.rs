@@ -13,7 +13,7 @@ use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::event::{Cause as EventCause, Severity, Stage};
-use crate::model::tcp::{Condition, FlowId, Resent, Who};
+use crate::model::tcp::{Condition, FlowId, Holder, Resent, Who};
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, Party,
     Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
@@ -117,6 +117,7 @@ fn flows(second: u64) -> Vec<TcpFlow> {
     let flow = |who, segments: [u64; Cause::COUNT], last| TcpFlow {
         who,
         cgroup: matches!(who, Who::Flow(_)).then(|| r"/a\x1b.slice".into()),
+        holder: matches!(who, Who::Flow(FlowId { netns: 1.., .. })).then(|| Holder { pid: 41, comm: r"wor\x1bker".into() }),
         resent: Resent { segments: segments.map(|each| each * second), failures: second },
         inherited: Resent::default(),
         tells_failures: true,

@@ -51,7 +51,11 @@ impl Retransmits {
         let mut causes: Vec<_> = CAUSE_NAMES.into_iter().zip(*sum).filter(|(_, segments)| *segments > 0).collect();
         causes.sort_by_key(|(_, segments)| std::cmp::Reverse(*segments));
         let causes: Vec<_> = causes.iter().map(|(name, segments)| format!("{segments} {name}")).collect();
-        let whose = flow.cgroup.as_deref().map(|path| format!(" of {path}")).unwrap_or_default();
+        let mut whose =
+            flow.holder.as_ref().map(|process| format!(" of {} (pid {})", process.comm, process.pid)).unwrap_or_default();
+        if let Some(path) = &flow.cgroup {
+            whose.push_str(&format!(" in {path}"));
+        }
         Finding {
             subject: Subject::Retransmits(flow.who),
             severity: severity(size, count),

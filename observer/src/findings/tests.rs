@@ -5,7 +5,7 @@ use observer_common::memory::Stall;
 use observer_common::sched::Key;
 
 use super::*;
-use crate::model::tcp::{FlowId, Resent};
+use crate::model::tcp::{FlowId, Holder, Resent};
 use crate::model::{Host, LongStall, TcpFlow};
 
 fn flow(port: u16, timeouts: u64, fast: u64) -> TcpFlow {
@@ -13,6 +13,7 @@ fn flow(port: u16, timeouts: u64, fast: u64) -> TcpFlow {
     TcpFlow {
         who: Who::Flow(FlowId { netns: 1, local: end(port), peer: end(443), cgroup: Key::v2(7) }),
         cgroup: Some(r"/web\x1b".into()),
+        holder: (port == 1).then(|| Holder { pid: 41, comm: "nginx".into() }),
         resent: Resent { segments: [timeouts, fast, 0, 0, 0], failures: 0 },
         inherited: Resent::default(),
         tells_failures: true,
@@ -80,9 +81,9 @@ fn a_burst_begins_grows_worse_and_ends() {
     check(
         samples,
         &[
-            r"2 tcp_retransmits-1 open warn: 6 segments sent again within 10s (4 timeout, 2 fast) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b",
-            r"3 tcp_retransmits-1 change critical: 50 segments sent again within 10s (40 timeout, 10 fast) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b",
-            r"13 tcp_retransmits-1 close critical: over after 11s; at the worst: 50 segments sent again within 10s (40 timeout, 10 fast) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b",
+            r"2 tcp_retransmits-1 open warn: 6 segments sent again within 10s (4 timeout, 2 fast) by 10.0.0.1:1 to 10.0.0.1:443 of nginx (pid 41) in /web\x1b",
+            r"3 tcp_retransmits-1 change critical: 50 segments sent again within 10s (40 timeout, 10 fast) by 10.0.0.1:1 to 10.0.0.1:443 of nginx (pid 41) in /web\x1b",
+            r"13 tcp_retransmits-1 close critical: over after 11s; at the worst: 50 segments sent again within 10s (40 timeout, 10 fast) by 10.0.0.1:1 to 10.0.0.1:443 of nginx (pid 41) in /web\x1b",
         ],
     );
 }
@@ -95,7 +96,9 @@ fn slow_retransmits_are_no_burst() {
 #[test]
 fn a_flow_that_was_forgotten_begins_anew() {
     let text = |segments: u32| {
-        format!(r"{segments} segments sent again within 10s ({segments} timeout) by 10.0.0.1:1 to 10.0.0.1:443 of /web\x1b")
+        format!(
+            r"{segments} segments sent again within 10s ({segments} timeout) by 10.0.0.1:1 to 10.0.0.1:443 of nginx (pid 41) in /web\x1b"
+        )
     };
     check(
         vec![flows(vec![flow(1, 9, 0)]), flows(vec![]), flows(vec![flow(1, 4, 0)]), flows(vec![flow(1, 6, 0)])],

@@ -58,6 +58,15 @@ pub struct FlowId {
     pub cgroup: Key,
 }
 
+/// A process that has a socket open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its id.
+    pub pid: u32,
+    /// Its name, escaped.
+    pub comm: Arc<str>,
+}
+
 /// A flow that retransmitted since observer attached.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TcpFlow {
@@ -65,6 +74,8 @@ pub struct TcpFlow {
     pub who: Who,
     /// Path of its cgroup, escaped; `None` where it is unknown, or gone.
     pub cgroup: Option<Arc<str>>,
+    /// A process that has its socket open; `None` where nobody has, or nobody can tell.
+    pub holder: Option<Holder>,
     /// What it sent again.
     pub resent: Resent,
     /// The part of it that other rows told before they joined this one.
@@ -296,6 +307,10 @@ impl Entity for TcpFlow {
         if let Some(cgroup) = &self.cgroup {
             labels.push(("cgroup", Label::Text(cgroup.as_ref().into())));
         }
+        if let Some(holder) = &self.holder {
+            labels.push(("pid", Label::Number(holder.pid.into())));
+            labels.push(("comm", Label::Text(holder.comm.as_ref().into())));
+        }
         if let Who::Flow(FlowId { netns: netns @ 1.., .. }) = self.who {
             labels.push(("netns", Label::Number(netns.into())));
         }
@@ -315,6 +330,7 @@ impl Entity for TcpFlow {
         static UNBORN: LazyLock<TcpFlow> = LazyLock::new(|| TcpFlow {
             who: Who::Other,
             cgroup: None,
+            holder: None,
             resent: Resent::default(),
             inherited: Resent::default(),
             tells_failures: true,
@@ -402,6 +418,7 @@ mod tests {
         TcpFlow {
             who: Who::Flow(id),
             cgroup: Some("/".into()),
+            holder: None,
             resent: Resent { segments: [1, 2, 3, 4, 5], failures: 6 },
             inherited: Resent::default(),
             tells_failures: true,
@@ -420,6 +437,7 @@ mod tests {
             static NOTHING: LazyLock<TcpFlow> = LazyLock::new(|| TcpFlow {
                 who: Who::Other,
                 cgroup: None,
+                holder: None,
                 resent: Resent::default(),
                 inherited: Resent::default(),
                 tells_failures: true,

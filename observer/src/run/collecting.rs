@@ -291,6 +291,7 @@ mod tests {
         TcpFlow {
             who: Who::Flow(FlowId { netns: 1, local: end, peer: end, cgroup: Key::ROOT }),
             cgroup: None,
+            holder: None,
             resent: Resent { segments: [segments, 0, 0, 0, 0], failures: 0 },
             inherited: Resent::default(),
             tells_failures: true,

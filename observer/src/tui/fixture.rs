@@ -12,7 +12,7 @@ use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
-use crate::model::tcp::{Condition, FlowId, KernelTcp, Resent, Who};
+use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Longest, OffCpu, Open,
@@ -392,6 +392,7 @@ struct Resends {
     local: &'static str,
     peer: &'static str,
     cgroup: Option<&'static str>,
+    process: Option<(u32, &'static str)>,
     segments: [u64; Cause::COUNT],
     last: Last,
 }
@@ -406,6 +407,7 @@ static FLOWS: &[Resends] = &[
         local: "10.0.0.7:443",
         peer: "192.0.2.10:51514",
         cgroup: Some("/system.slice/nginx.service"),
+        process: Some((812, "nginx")),
         segments: [0, 14, 1, 0, 0],
         last: last(48_210, 12, 62, 0, 1),
     },
@@ -414,6 +416,7 @@ static FLOWS: &[Resends] = &[
         local: "10.0.0.7:51002",
         peer: "10.0.0.9:5432",
         cgroup: Some("/kubepods.slice/kubepods-burstable.slice"),
+        process: Some((4_194_303, r"postgres\x1b[2J")),
         segments: [3, 0, 0, 0, 0],
         last: last(310, 1, 1_600, 3, 1),
     },
@@ -422,6 +425,7 @@ static FLOWS: &[Resends] = &[
         local: "[2001:db8::7]:40110",
         peer: "[2001:db8:1234:5678:9abc:def0:1234:5678]:443",
         cgroup: None,
+        process: None,
         segments: [0, 0, 0, 1, 0],
         last: last(0, 1, 500, 1, 2),
     },
@@ -430,6 +434,7 @@ static FLOWS: &[Resends] = &[
         local: "[2001:db8::7]:443",
         peer: "[2001:db8::99]:1025",
         cgroup: Some("/system.slice/nginx.service"),
+        process: None,
         segments: [0, 0, 0, 0, 2],
         last: last(0, 0, 0, 0, 12),
     },
@@ -442,6 +447,7 @@ impl Resends {
         TcpFlow {
             who: Who::Flow(id),
             cgroup: self.cgroup.map(Into::into),
+            holder: self.process.map(|(pid, comm)| Holder { pid, comm: comm.into() }),
             resent: Resent { segments: self.segments.map(|each| each * second), failures: 0 },
             inherited: Resent::default(),
             tells_failures: true,

@@ -196,8 +196,13 @@ pub fn processes(snapshot: &Snapshot, columns: &[Column<Process>], sort: Sort, f
 pub fn flows(snapshot: &Snapshot, columns: &[Column<TcpFlow>], sort: Sort, filter: &str) -> Vec<Line> {
     let rows: Vec<_> = snapshot.rows::<TcpFlow>().collect();
     let has = |text: &str| text.to_lowercase().contains(filter);
-    let passes =
-        |flow: &TcpFlow| filter.is_empty() || has(&flow.local()) || has(&flow.peer()) || flow.cgroup.as_deref().is_some_and(has);
+    let passes = |flow: &TcpFlow| {
+        let process = flow.holder.as_ref().map(|holder| &*holder.comm);
+        filter.is_empty()
+            || has(&flow.local())
+            || has(&flow.peer())
+            || [flow.cgroup.as_deref(), process].into_iter().flatten().any(has)
+    };
     let mut shown: Vec<usize> = (0..rows.len()).filter(|index| passes(rows[*index].is)).collect();
     arrange(&mut shown, &rows, &columns[sort.column], sort.descending, |a, b| a.who.cmp(&b.who));
     let number = |index: usize| BuildHasherDefault::<DefaultHasher>::default().hash_one(rows[index].is.who);

@@ -14,19 +14,35 @@ pub(crate) fn attached() -> Result<State, String> {
     STATE.get_or_init(read).clone()
 }
 
-/// The health of the TCP family while nothing is wrong: before 5.15 a socket's cgroup is no pointer that a program could follow.
+/// The health of the TCP family while nothing is wrong: before 5.15 a socket's cgroup is no pointer that a program could follow, before 5.11 no
+/// program comes from a file to its socket.
 pub(crate) fn tcp_attached() -> Result<State, String> {
     static STATE: OnceLock<Result<State, String>> = OnceLock::new();
     let read = || {
         let bytes = vmlinux()?;
-        let btf = Btf::read(&bytes, ["sock_cgroup_data"]).map_err(|error| error.to_string())?;
+        let btf = Btf::read(&bytes, ["sock_cgroup_data", "bpf_func_id"]).map_err(|error| error.to_string())?;
         let cgroup = btf.member("sock_cgroup_data.cgroup").map_err(|error| error.to_string())?;
-        Ok(cgroup.map_or_else(
-            |missing| State::Degraded(format!("the kernel's BTF says: {missing}: flows have no cgroup")),
-            |_| State::On,
-        ))
+        let mut reasons: Vec<_> =
+            cgroup.err().map(|missing| format!("the kernel's BTF says: {missing}: flows have no cgroup")).into_iter().collect();
+        if !tells_processes(&btf)? {
+            reasons.push(
+                "cannot ask for the processes of sockets: the kernel has no bpf_sock_from_file (5.11 and later): flows have no process"
+                    .into(),
+            );
+        }
+        Ok(if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) })
     };
     STATE.get_or_init(read).clone()
+}
+
+fn tells_processes(btf: &Btf<'_>) -> Result<bool, String> {
+    Ok(btf.enumerator("bpf_func_id", "BPF_FUNC_sock_from_file").map_err(|error| error.to_string())?.is_ok())
+}
+
+/// Whether flows have processes on this kernel.
+pub(crate) fn flows_have_processes() -> Result<bool, String> {
+    let bytes = vmlinux()?;
+    tells_processes(&Btf::read(&bytes, ["bpf_func_id"]).map_err(|error| error.to_string())?)
 }
 
 /// Whether the kernel's `pcount` counts waits, as the histogram does, or every dispatch.

@@ -237,6 +237,10 @@ fn timeouts(space: &mut Space, address: IpAddr) -> Result<String, String> {
     if label(flow, "cgroup") != told(cgroup.path())? {
         return Err(format!("cgroup {:?}, not {}", label(flow, "cgroup"), cgroup.path()));
     }
+    let process = health::flows_have_processes()?.then(|| std::process::id().to_string());
+    if label(flow, "pid") != process {
+        return Err(format!("pid {:?}, not {process:?}", label(flow, "pid")));
+    }
     let last = flow.last.ok_or("nothing is known of it")?;
     let (srtt, rto) = (last.kernel.srtt, u64::from(last.kernel.rto) * last.tick);
     // On loopback: a round trip took less than a second; the timeout began at 200 ms or more and was doubled with each expiry.

@@ -12,7 +12,7 @@ use observer_common::sched::Key;
 use observer_common::tcp::{Flow, FlowKey, Overflow};
 
 use crate::model::TcpFlow;
-use crate::model::tcp::{Condition, FlowId, Resent, Who};
+use crate::model::tcp::{Condition, FlowId, Holder, Resent, Who};
 
 /// Flows that have a row of their own: as many as anybody can look through.
 const MOST: usize = 1000;
@@ -91,11 +91,17 @@ impl Flows {
         sum
     }
 
-    /// A row for each flow, ascending, and `~other` if there is anything in it; `path` names cgroups.
-    pub fn rows(&self, path: impl Fn(Key) -> Option<Arc<str>>) -> Vec<TcpFlow> {
+    /// The flows that have a row, each with the segments that it sent again.
+    pub fn list(&self) -> Vec<(FlowId, u64)> {
+        self.flows.iter().map(|(id, total)| (*id, total.resent.total())).collect()
+    }
+
+    /// A row for each flow, ascending, and `~other` if there is anything in it; `path` names cgroups, `holder` processes.
+    pub fn rows(&self, path: impl Fn(Key) -> Option<Arc<str>>, holder: impl Fn(&FlowId) -> Option<Holder>) -> Vec<TcpFlow> {
         let row = |(id, total): (&FlowId, &Total)| TcpFlow {
             who: Who::Flow(*id),
             cgroup: path(id.cgroup),
+            holder: holder(id),
             resent: total.resent,
             inherited: Resent::default(),
             tells_failures: self.tells_failures,
@@ -107,6 +113,7 @@ impl Flows {
             rows.push(TcpFlow {
                 who: Who::Other,
                 cgroup: None,
+                holder: None,
                 resent: other,
                 inherited: self.inherited,
                 tells_failures: self.tells_failures,
@@ -126,6 +133,12 @@ impl Flows {
 
 /// Whose flow a key is, whatever the generation.
 fn id(key: &FlowKey) -> FlowId {
+    let (local, peer) = ends(key.local, key.peer, key.ports);
+    FlowId { netns: key.netns, local, peer, cgroup: Key(key.cgroup) }
+}
+
+/// Local end and peer's, as the kernel side writes them.
+pub(super) fn ends(local: [u32; 4], peer: [u32; 4], ports: u32) -> (SocketAddr, SocketAddr) {
     let end = |address: [u32; 4], port: u32| {
         let mut bytes = [0; 16];
         for (bytes, word) in bytes.chunks_exact_mut(4).zip(address) {
@@ -134,7 +147,7 @@ fn id(key: &FlowKey) -> FlowId {
         }
         SocketAddr::new(IpAddr::from(Ipv6Addr::from(bytes)).to_canonical(), (port & 0xffff) as u16)
     };
-    FlowId { netns: key.netns, local: end(key.local, key.ports >> 16), peer: end(key.peer, key.ports), cgroup: Key(key.cgroup) }
+    (end(local, ports >> 16), end(peer, ports))
 }
 
 #[cfg(test)]
@@ -172,7 +185,7 @@ mod tests {
 
     fn table(flows: &Flows) -> Vec<(String, u64, u64)> {
         let path = |key: Key| (key == Key::v2(7)).then(|| "/a".into());
-        flows.rows(path).iter().map(|row| (row.local(), row.resent.total(), row.inherited.total())).collect()
+        flows.rows(path, |_| None).iter().map(|row| (row.local(), row.resent.total(), row.inherited.total())).collect()
     }
 
     #[test]

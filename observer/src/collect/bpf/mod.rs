@@ -6,6 +6,8 @@ pub mod blame;
 pub mod btf;
 pub mod flows;
 pub mod focus;
+pub mod holders;
+mod iterator;
 pub mod loader;
 pub mod memory;
 pub mod offsets;

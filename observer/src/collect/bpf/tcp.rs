@@ -4,9 +4,11 @@
 //! its CPU's header names. When a generation has ended (see `sched`), nobody writes to its places any more; then they are
 //! read and removed, so that every event is taken exactly once, and the map is never fuller than one interval made it.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::slice;
+use std::time::Instant;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::{Btf, Ebpf};
@@ -15,7 +17,9 @@ use observer_common::tcp::{FLOWS, Flow, FlowKey, Overflow, TcpOffsets};
 
 use super::attached::Attached;
 use super::btf::{self, BtfError, Missing};
+use super::holders::Holders;
 use super::loader::{LoadError, missing, refused};
+use crate::model::tcp::{FlowId, Holder};
 use crate::sys::Mapping;
 
 /// A key and a value as aya takes them: it knows our structures not, but their words.
@@ -32,6 +36,8 @@ pub struct Tcp {
     flows: HashMap<MapData, KeyWords, FlowWords>,
     other: Mapping,
     programs: Vec<Attached>,
+    /// Who has the sockets open; `None` where the kernel does not tell.
+    holders: Option<Holders>,
     tells_failures: bool,
     lacking: Vec<String>,
 }
@@ -62,7 +68,9 @@ impl Tcp {
         if offsets.net == 0 {
             lacking.push("the kernel's BTF says: sock_common has no network namespace: flows have none".into());
         }
-        Ok(Tcp { flows, other, programs, tells_failures: offsets.retransmit_has_err != 0, lacking })
+        let holders =
+            Holders::attach(ebpf, btf, offsets).inspect_err(|error| lacking.push(format!("{error}: flows have no process"))).ok();
+        Ok(Tcp { holders, flows, other, programs, tells_failures: offsets.retransmit_has_err != 0, lacking })
     }
 
     /// Whether attempts that failed are known (6.17 and later).
@@ -92,6 +100,20 @@ impl Tcp {
             }
         }
         Ok(())
+    }
+
+    /// Finds out whose these flows are.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn see(&mut self, flows: &[(FlowId, u64)], now: Instant) -> io::Result<()> {
+        self.holders.as_mut().map_or(Ok(()), |holders| holders.see(flows, now))
+    }
+
+    /// A process that has a flow's socket open, as far as [`Tcp::see`] found one.
+    pub fn holder(&self, flow: &FlowId) -> Option<Holder> {
+        self.holders.as_ref()?.of(flow)
     }
 
     /// What found no place in the map since the programs were attached.
@@ -147,7 +169,12 @@ pub(super) fn resolve(btf: &btf::Btf<'_>) -> Result<Result<TcpOffsets, Missing>,
         ca_state_shift: 0,
         ca_state_mask: 0,
         retransmit_has_err: 0,
+        socket_sk: 0,
+        total_retrans: member("tcp_sock.total_retrans")?,
     };
+    if btf.enumerator("bpf_func_id", "BPF_FUNC_sock_from_file")?.is_ok() {
+        offsets.socket_sk = member("socket.sk")?;
+    }
     match btf.bits("tcp_sock.inet_conn.icsk_ca_state")? {
         Ok(bits) => {
             (offsets.ca_state, offsets.ca_state_shift) = (bits.offset / 8, bits.offset % 8);

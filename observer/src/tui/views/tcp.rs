@@ -19,6 +19,7 @@ pub static COLUMNS: &[Column<TcpFlow>] = &[
     Column::total("TOTAL", &tcp::RETRANSMITS, 7),
     Column::number(&tcp::RTT, Format::Duration, 8),
     Column::words("STATE", "State of the connection when it last retransmitted.", state, 11),
+    Column::words("PROCESS", "A process that has the socket open.", process, 12).priority(1),
     Column::number(&tcp::CWND, Format::Count, 6).priority(1),
     Column::number(&tcp::RTO, Format::Duration, 8).priority(1),
     Column::part("TIMEOUT", &tcp::RETRANSMITS, &[("observer.tcp.cause", "timeout")], Format::Rate, 8).priority(2),
@@ -38,6 +39,10 @@ pub static COLUMNS: &[Column<TcpFlow>] = &[
 pub const SORTED_BY: usize = 2;
 /// Segments a second from which a cell is marked.
 const WARN: f64 = 10.0;
+
+fn process(flow: &TcpFlow) -> &str {
+    flow.holder.as_ref().map_or(UNKNOWN, |holder| &holder.comm)
+}
 
 fn state(flow: &TcpFlow) -> &str {
     flow.last.as_ref().map_or(UNKNOWN, |last| last.state())
