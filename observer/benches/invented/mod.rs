@@ -28,6 +28,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             name: "invented".into(),
             pressure: None,
             vmstat: None,
+            pages: None,
             load: Some([5.21, 3.4, 1.07]),
             memory: Some(Memory { total: 16 << 30, free: 2 << 30, buffers: 1 << 29, cached: 8 << 30, available: Some(9 << 30) }),
             uptime: Some(273_600_000 * MS + second * 1000 * MS),

@@ -1,6 +1,7 @@
 //! The scheduler hook as a source: attached or not and why, its tables turned and added up.
 
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,9 @@ impl Hook {
                 let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
                 let (blame, focus) = (Blame::default(), Focus::default());
                 let tells_failures = programs.tcp.as_ref().is_ok_and(Tcp::tells_failures);
-                let flows = Flows::new(tells_failures, sys::tick());
+                let netns = std::fs::metadata(roots.proc.join("self/ns/net")).ok();
+                let netns = netns.and_then(|netns| u32::try_from(netns.ino()).ok());
+                let flows = Flows::new(tells_failures, sys::tick(), netns);
                 Hook::On(Box::new(Attached {
                     programs,
                     accounts,
@@ -247,7 +250,7 @@ impl Hook {
         }
         let state = if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) };
         let (resent, tells_failures) = (Some(on.flows.sum()), tcp.tells_failures());
-        let totals = TcpTotals { resent, tells_failures, full: Some(overflow), nested, kernel: None };
+        let totals = TcpTotals { resent, own: on.flows.own(), tells_failures, full: Some(overflow), nested, kernel: None };
         (totals, Source { name: NAME, state, duration: on.flows_took, dropped: overflow + nested.unwrap_or(0) })
     }
 

@@ -24,6 +24,7 @@ pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::Time;
+use crate::model::tcp::KernelTcp;
 use crate::model::{Allocator, Cgroup, Cpu, Host, Sample, Source, State, TcpTotals};
 
 /// All sources together.
@@ -97,6 +98,8 @@ impl Collector {
         let turned = Instant::now();
         self.hook.turn();
         let turning = turned.elapsed();
+        // Beside the moment up to which flows are counted.
+        let netstat = health.read("netstat", || self.proc.tcp());
         self.tasks.read(self.hook.tasks());
         let waited = Instant::now();
         self.hook.wait();
@@ -133,10 +136,13 @@ impl Collector {
             .collect();
         let path = |key: Key| paths.get(&key).cloned();
         let contentions = self.hook.contentions(&path);
+        // Beside each other, because they are compared.
+        host.vmstat = health.read("vmstat", || self.proc.vmstat());
         let memory = self.memory(&mut health);
         let long_stalls = self.hook.long_stalls(&path);
         let tcp_flows = self.hook.tcp_flows(&path);
-        host.tcp = self.tcp(&mut health);
+        host.pages = memory.iter().find_map(|row| Some(row.counts.as_ref()?.pages()));
+        host.tcp = self.tcp(&mut health, netstat);
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
         let cgroups = self.rows(listing, &path);
@@ -165,7 +171,6 @@ impl Collector {
             memory: health.read("meminfo", || self.proc.memory()),
             uptime: health.read("uptime", || self.proc.uptime()),
             pressure: health.read("pressure", || self.proc.pressure()),
-            vmstat: health.read("vmstat", || self.proc.vmstat()),
             ..Host::default()
         }
     }
@@ -186,10 +191,9 @@ impl Collector {
     }
 
     /// The programs' count of all namespaces beside the kernel's of this one.
-    fn tcp(&mut self, health: &mut Health) -> TcpTotals {
+    fn tcp(&mut self, health: &mut Health, kernel: Option<KernelTcp>) -> TcpTotals {
         let (totals, source) = self.hook.tcp();
         health.push(source);
-        let kernel = health.read("netstat", || self.proc.tcp());
         TcpTotals { kernel, ..totals }
     }
 

@@ -30,6 +30,8 @@ pub struct Host {
     pub delay: Option<u64>,
     /// Time of all CPUs that was not idle, by `/proc/stat`, in ticks there.
     pub busy: Option<u64>,
+    /// Pages that the page allocator gave by the memory family's count.
+    pub pages: Option<u64>,
     /// What TCP sent again.
     pub tcp: TcpTotals,
     /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
@@ -193,7 +195,9 @@ pub static RESIDUAL: Metric<Host> = Metric::new(
     "RESIDUAL",
     Unit::Ratio,
     "By what part the interval's count exceeds the kernel's own: run_delay, waits (before migrations, too) against the growth of run_delay \
-     of all tasks; proc_stat, runs against the time that /proc/stat calls not idle, which counts in ticks.",
+     of all tasks; proc_stat, runs against the time that /proc/stat calls not idle, which counts in ticks; vmstat, pages given against \
+     pgalloc_* of /proc/vmstat; netstat, segments sent again in observer's own network namespace against RetransSegs less TCPRetransFail. \
+     The last two are not read at one moment: what comes in between is in the next interval.",
     Read::Residual(&[
         Part {
             attributes: &[("observer.reconcile.source", "run_delay")],
@@ -207,6 +211,19 @@ pub static RESIDUAL: Metric<Host> = Metric::new(
             read: |h| {
                 let sched = h.sched.as_ref()?;
                 Some(Residual { ours: sched.run + sched.open.run, kernels: h.busy? })
+            },
+        },
+        Part {
+            attributes: &[("observer.reconcile.source", "vmstat")],
+            read: |h| Some(Residual { ours: h.pages?, kernels: h.vmstat?.allocated? }),
+        },
+        Part {
+            attributes: &[("observer.reconcile.source", "netstat")],
+            read: |h| {
+                let kernel = h.tcp.kernel?;
+                let sent = kernel.segments?.saturating_sub(kernel.failed.unwrap_or(0));
+                // What found no place may be of any namespace.
+                Some(Residual { ours: h.tcp.own.filter(|_| h.tcp.full == Some(0))?, kernels: sent })
             },
         },
     ]),

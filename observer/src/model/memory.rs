@@ -30,6 +30,15 @@ pub struct Allocations {
     pub stalls: [Histogram; Stall::ALL.len()],
 }
 
+impl Allocations {
+    /// Pages that were given.
+    pub fn pages(&self) -> u64 {
+        // An order's combinations lie together.
+        let orders = self.counts.chunks(TYPES * CLASSES).enumerate();
+        orders.map(|(order, counts)| counts.iter().sum::<u64>() << order).sum()
+    }
+}
+
 impl Default for Allocations {
     fn default() -> Self {
         let counts = vec![0; ORDERS * TYPES * CLASSES];
@@ -202,6 +211,13 @@ impl Entity for Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_all_orders() {
+        let mut all = Allocations::default();
+        (all.counts[place(0, 1, 0)], all.counts[place(9, 0, 3)], all.counts[place(9, 1, 0)]) = (3, 1, 1);
+        assert_eq!(all.pages(), 3 + 2 * 512);
+    }
 
     #[test]
     fn combinations_are_where_the_kernel_side_counts_them() {

@@ -125,6 +125,8 @@ impl Condition {
 pub struct TcpTotals {
     /// What the programs counted; `None` while they are off.
     pub resent: Option<Resent>,
+    /// Segments among them of the network namespace in which observer runs; `None` where that cannot be told.
+    pub own: Option<u64>,
     /// Whether the kernel tells of attempts that failed.
     pub tells_failures: bool,
     /// Events that found no place for their flow; they are counted in the row `~other`.

@@ -376,7 +376,13 @@ fn host(second: u64, dropped: u64) -> Host {
             memory: Stalled { some: 31 * MS * second, full: Some(4 * MS * second) },
             ..Pressure::default()
         }),
-        vmstat: Some(Vmstat { reclaims: Some(2 * second), compactions: Some(0), oom_kills: Some(1), ..Vmstat::default() }),
+        vmstat: Some(Vmstat {
+            allocated: Some(9_000_000 + 48_000 * second),
+            reclaims: Some(2 * second),
+            compactions: Some(0),
+            oom_kills: Some(1),
+        }),
+        pages: (dropped == 0).then_some(47_900 * second),
         table_full: Some(0),
         untraced: Some(dropped),
         sched: None,
@@ -470,6 +476,7 @@ fn tcp(second: u64, programs: bool) -> TcpTotals {
     let nothing = programs.then_some(0);
     TcpTotals {
         resent: programs.then_some(resent),
+        own: programs.then_some(18 * second),
         tells_failures: programs,
         full: nothing,
         nested: nothing,

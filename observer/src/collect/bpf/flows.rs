@@ -27,6 +27,8 @@ pub struct Flows {
     forgotten: Resent,
     inherited: Resent,
     overflow: Resent,
+    /// Inode of observer's own network namespace, and the segments sent again in it.
+    own: Option<(u32, u64)>,
     tells_failures: bool,
     /// Nanoseconds of a tick of the kernel.
     tick: u64,
@@ -42,10 +44,11 @@ struct Total {
 }
 
 impl Flows {
-    /// Nothing yet, of a kernel with ticks of `tick` nanoseconds.
-    pub fn new(tells_failures: bool, tick: u64) -> Flows {
+    /// Nothing yet, of a kernel with ticks of `tick` nanoseconds; `netns` is the inode of observer's own network namespace.
+    pub fn new(tells_failures: bool, tick: u64, netns: Option<u32>) -> Flows {
         let nothing = Resent::default();
-        Flows { flows: HashMap::new(), forgotten: nothing, inherited: nothing, overflow: nothing, tells_failures, tick }
+        let own = netns.map(|netns| (netns, 0));
+        Flows { flows: HashMap::new(), forgotten: nothing, inherited: nothing, overflow: nothing, own, tells_failures, tick }
     }
 
     /// A round begins: what was added up so far has been told.
@@ -57,6 +60,9 @@ impl Flows {
 
     /// A flow was taken from the kernel's map.
     pub fn add(&mut self, key: &FlowKey, flow: &Flow, now: Instant) {
+        if let Some((_, segments)) = self.own.as_mut().filter(|(netns, _)| *netns == key.netns) {
+            *segments += flow.segments.iter().sum::<u64>();
+        }
         let last = Condition { kernel: flow.last, tick: self.tick };
         let nothing = Resent::default();
         let total = self.flows.entry(id(key)).or_insert(Total { resent: nothing, told: nothing, last, seen: now });
@@ -82,6 +88,11 @@ impl Flows {
                 self.inherited.add(&total.told);
             }
         }
+    }
+
+    /// Segments of observer's own network namespace, but for those that found no place; `None` where it cannot be told.
+    pub fn own(&self) -> Option<u64> {
+        Some(self.own?.1)
     }
 
     /// All of it in sum.
@@ -198,19 +209,21 @@ mod tests {
     #[test]
     fn generations_of_a_flow_add_up() {
         let now = Instant::now();
-        let mut flows = Flows::new(true, 1);
+        let mut flows = Flows::new(true, 1, Some(9));
         for (generation, timeouts) in [(1, 2), (2, 3)] {
             flows.begin();
             flows.add(&key(generation, 80), &flow(timeouts), now);
         }
         assert_eq!(table(&flows), [("10.0.0.1:80".into(), 5, 0)]);
         assert_eq!(flows.sum(), Resent { segments: [5, 0, 0, 0, 0], failures: 2 });
+        flows.add(&FlowKey { netns: 8, ..key(2, 80) }, &flow(7), now);
+        assert_eq!((flows.own(), flows.sum().total()), (Some(5), 12), "another namespace's are not our own");
     }
 
     #[test]
     fn the_forgotten_leave_what_they_had_to_other() {
         let start = Instant::now();
-        let mut flows = Flows::new(true, 1);
+        let mut flows = Flows::new(true, 1, Some(9));
         flows.add(&key(1, 80), &flow(2), start);
         flows.add(&key(1, 81), &flow(4), start + QUIET);
         flows.begin();
@@ -226,7 +239,7 @@ mod tests {
     #[test]
     fn of_too_many_the_quietest_are_forgotten_and_no_sum_shrinks() {
         let start = Instant::now();
-        let mut flows = Flows::new(true, 1);
+        let mut flows = Flows::new(true, 1, Some(9));
         let mut before = 0;
         for round in 0..20u16 {
             flows.begin();
@@ -247,7 +260,7 @@ mod tests {
     #[test]
     fn what_comes_and_goes_in_one_round_is_news() {
         let now = Instant::now();
-        let mut flows = Flows::new(true, 1);
+        let mut flows = Flows::new(true, 1, Some(9));
         flows.begin();
         for port in 0..MOST as u16 + 10 {
             flows.add(&key(1, port), &flow(1), now);

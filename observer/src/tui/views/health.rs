@@ -25,10 +25,13 @@ static AGAINST: &[(Attributes, f64, &str)] = &[
     (&[("observer.reconcile.source", "run_delay")], 0.02, "waits, against run_delay of all tasks"),
     // Ticks: what runs between two of them is not there, or is there twice.
     (&[("observer.reconcile.source", "proc_stat")], 0.1, "runs, against what /proc/stat calls not idle"),
+    // Not read at one moment, and the reading itself needs pages.
+    (&[("observer.reconcile.source", "vmstat")], 0.1, "pages given, against pgalloc of /proc/vmstat"),
+    (&[("observer.reconcile.source", "netstat")], 0.1, "TCP segments sent again here, against RetransSegs"),
 ];
 
 /// Lines of the panel of [`AGAINST`], with its title and what was lost.
-const COUNTS: u16 = 4;
+const COUNTS: u16 = AGAINST.len() as u16 + 2;
 /// Lines that the list of cgroups keeps at the most, with its title and header.
 const LIST: usize = 6;
 /// A reason takes at most so many lines.

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use super::ledger::{ACCOUNTS, Ledger};
 use super::{below, blame, cgroups, events, row, trouble, verdict};
 use crate::model::blame::Victim;
-use crate::model::{Blame, Cgroup, Cpu, Host, Snapshot, cgroup, cpu, host};
+use crate::model::{Blame, Cgroup, Cpu, Host, Row, Snapshot, TcpFlow, Value, cgroup, cpu, host, tcp};
 use crate::tui::app::{App, Hits};
 use crate::tui::format::Format;
 use crate::tui::palette::Tone;
@@ -55,6 +55,9 @@ pub static LOSERS: &[Column<Cgroup>] = &[
 /// A block of the CPU table takes at least so many columns of the terminal; wide ones have several side by side.
 const CPU_BLOCK: u16 = 64;
 
+/// Seconds a second, of all tasks together, from which time that the allocator takes is marked.
+const STALL_WARN: f64 = 0.01;
+
 /// Lines of the processes' panel, its title included, where there is room for little.
 const PROCESSES: u16 = 4;
 
@@ -73,8 +76,11 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
     let mut rest = below(area, sentences.len() as u16);
     let ledger = Ledger::of(&row(snapshot, &snapshot.is.host), &host::LEDGER);
     rest = below(rest, ledger.draw(buffer, rest, palette, false));
-    text::put_pieces(buffer, rest, 0, palette, host_line(snapshot));
-    rest = below(rest, 1);
+    let lines = if area.height < 20 { 1 } else { 3 };
+    for (y, line) in (0..lines).zip([host_line(snapshot), memory_line(snapshot), tcp_line(snapshot)]) {
+        text::put_pieces(buffer, rest, y, palette, line);
+    }
+    rest = below(rest, lines);
     let events = events::lines(app, snapshot, rest);
     let (above, below_all) = (rest.height - events, below(rest, rest.height - events));
     events::draw(app, snapshot, buffer, below_all);
@@ -111,11 +117,8 @@ fn draw_processes(app: &App, processes: &[Victim<'_>], buffer: &mut Buffer, area
 fn host_line(snapshot: &Snapshot) -> Vec<Piece> {
     let host = row(snapshot, &snapshot.is.host);
     let number = |metric, attributes, format: Format| format.text(host.number(metric, attributes));
-    let state = |name: &'static [(&str, &str)]| number(&host::MEMORY_USAGE, name, Format::Bytes);
-    let plain = |priority, text: String| piece(priority, Tone::Plain, text);
     let tasks = |name: &'static [(&str, &str)]| number(&host::TASKS, name, Format::Count);
-    let total: fn(&Host) -> Option<u64> = |host| Some(host.memory?.total);
-    let total = Format::Bytes.text(total(host.is).map(|total| total as f64));
+    let plain = |priority, text: String| piece(priority, Tone::Plain, text);
     vec![
         plain(
             0,
@@ -125,14 +128,60 @@ fn host_line(snapshot: &Snapshot) -> Vec<Piece> {
                 tasks(&[("observer.task.state", "blocked")])
             ),
         ),
-        plain(2, format!("switches {}", number(&host::CONTEXT_SWITCHES, &[], Format::Rate))),
-        plain(3, format!("CPUs {}", snapshot.is.cpus.len())),
-        plain(4, format!("up {}", number(&host::UPTIME, &[], Format::Duration))),
+        plain(1, format!("switches {}", number(&host::CONTEXT_SWITCHES, &[], Format::Rate))),
+        plain(2, format!("CPUs {}", snapshot.is.cpus.len())),
+        plain(3, format!("up {}", number(&host::UPTIME, &[], Format::Duration))),
+    ]
+}
+
+/// Memory, what it costs to get some, and how fast it is asked for.
+fn memory_line(snapshot: &Snapshot) -> Vec<Piece> {
+    let host = row(snapshot, &snapshot.is.host);
+    let number = |metric, attributes, format: Format| format.text(host.number(metric, attributes));
+    let state = |name: &'static [(&str, &str)]| number(&host::MEMORY_USAGE, name, Format::Bytes);
+    let plain = |priority, text: String| piece(priority, Tone::Plain, text);
+    let total: fn(&Host) -> Option<u64> = |host| Some(host.memory?.total);
+    let total = Format::Bytes.text(total(host.is).map(|total| total as f64));
+    let stalled = host.number(&host::LEDGER, &[("observer.ledger.account", "stalled")]);
+    let pressure = host.number(&host::PRESSURE_SOME, &[("observer.pressure.resource", "memory")]);
+    let killed = host.number(&host::OOM_KILLS, &[]).filter(|killed| *killed > 0.0);
+    let tone =
+        |number: Option<f64>, warn: f64| if number.is_some_and(|number| number >= warn) { Tone::Warn } else { Tone::Plain };
+    let mut pieces = vec![
         plain(0, format!("memory {} used of {total}", state(&[("system.memory.state", "used")]))),
         plain(1, format!("available {}", number(&host::MEMORY_AVAILABLE, &[], Format::Bytes))),
-        plain(5, format!("cached {}", state(&[("system.memory.state", "cached")]))),
-        plain(6, format!("free {}", state(&[("system.memory.state", "free")]))),
-    ]
+        piece(0, tone(stalled, STALL_WARN), format!("stalled {}", Format::PerSecond.text(stalled))),
+        piece(2, tone(pressure, STALL_WARN), format!("pressure {}", Format::Percent.text(pressure))),
+        plain(3, format!("pages {}", number(&host::KERNEL_PAGES, &[], Format::Rate))),
+        plain(4, format!("cached {}", state(&[("system.memory.state", "cached")]))),
+        plain(5, format!("free {}", state(&[("system.memory.state", "free")]))),
+    ];
+    if let Some(killed) = killed {
+        pieces.push(piece(0, Tone::Bad, format!("✗ OOM kills {}", Format::Rate.text(Some(killed)))));
+    }
+    pieces
+}
+
+/// What TCP sends again, and who most of it.
+fn tcp_line(snapshot: &Snapshot) -> Vec<Piece> {
+    let host = row(snapshot, &snapshot.is.host);
+    let all = host.number(&tcp::host::RETRANSMITS, &[]);
+    let mut pieces = vec![piece(0, Tone::Plain, format!("TCP {} sent again", Format::Rate.text(all)))];
+    for point in host.points_of(&tcp::host::RETRANSMITS) {
+        if let (Value::Counter { rate: Some(rate), .. }, [(_, cause)]) = (point.value, point.attributes)
+            && rate > 0.0
+        {
+            pieces.push(piece(2, Tone::Plain, format!("{cause} {}", Format::Rate.text(Some(rate)))));
+        }
+    }
+    let rate = |flow: &Row<'_, TcpFlow>| flow.number(&tcp::RETRANSMITS, &[]).filter(|rate| *rate > 0.0);
+    let flows = snapshot.rows::<TcpFlow>().filter_map(|flow| Some((rate(&flow)?, flow.is)));
+    if let Some((rate, flow)) = flows.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        let process = flow.holder.as_ref().map(|process| format!(" ({})", process.comm)).unwrap_or_default();
+        let text = format!("most {} to {}{process} {}", flow.local(), flow.peer(), Format::Rate.text(Some(rate)));
+        pieces.push(piece(1, Tone::Plain, text));
+    }
+    pieces
 }
 
 fn draw_cpus(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Rect, blocks: u16) {
