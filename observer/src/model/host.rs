@@ -197,7 +197,8 @@ pub static RESIDUAL: Metric<Host> = Metric::new(
     "By what part the interval's count exceeds the kernel's own: run_delay, waits (before migrations, too) against the growth of run_delay \
      of all tasks; proc_stat, runs against the time that /proc/stat calls not idle, which counts in ticks; vmstat, pages given against \
      pgalloc_* of /proc/vmstat; netstat, segments sent again in observer's own network namespace against RetransSegs less TCPRetransFail. \
-     The last two are not read at one moment: what comes in between is in the next interval.",
+     The last two are not read at one moment: what comes in between is in the next interval; and pages that the kernel takes in bulk \
+     (vmalloc, page pools of network drivers) pass no tracepoint.",
     Read::Residual(&[
         Part {
             attributes: &[("observer.reconcile.source", "run_delay")],
