@@ -1,14 +1,17 @@
 //! What TCP sends again: the machine in sum beside the kernel's own counters, and every flow.
 
+use std::collections::BTreeMap;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::{below, trouble};
+use crate::model::tcp::Who;
 use crate::model::{Host, Metric, Row, Snapshot, TcpFlow, Value, tcp};
 use crate::tui::app::{App, Hits};
-use crate::tui::format::{Format, UNKNOWN};
-use crate::tui::palette::Tone;
-use crate::tui::table::{Column, Line, Table};
+use crate::tui::format::{Format, UNKNOWN, count};
+use crate::tui::palette::{Palette, Tone};
+use crate::tui::table::{Column, Line, Table, order};
 use crate::tui::text::{self, Piece, piece};
 
 /// All columns.
@@ -55,9 +58,12 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
         text::put_pieces(buffer, inner, 0, palette, ours(&row));
         text::put_pieces(buffer, inner, 1, palette, kernels(&row));
     }
+    let rest = below(inner, 2);
+    let sums = sums(rest.height, snapshot.is.tcp_flows.len());
+    draw_sums(buffer, below(rest, rest.height - sums), palette, snapshot);
     let list = &app.tcp;
     let title = format!("Flows, {} of {}", list.lines.len(), snapshot.is.tcp_flows.len());
-    let inner = text::panel(buffer, below(inner, 2), palette, &title, "");
+    let inner = text::panel(buffer, Rect { height: rest.height - sums, ..rest }, palette, &title, "");
     let selected = list.selected.and_then(|_| list.at.checked_sub(list.offset));
     let table = Table { columns: COLUMNS, palette, sort: Some(list.sort), selected };
     // All at once: a flow that was not there before began at nothing, which only the snapshot knows.
@@ -74,6 +80,59 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
     }
     hits.headers = drawn.headers;
     hits.body = drawn.body;
+}
+
+/// Lines for the sums by peer and by cgroup, of those that there are: the flows keep more than twice as many.
+fn sums(lines: u16, flows: usize) -> u16 {
+    const MOST: u16 = 12;
+    let wanted = u16::try_from(flows).unwrap_or(MOST).min(MOST) + 1;
+    if flows == 0 { 0 } else { wanted.min(lines / 3) }
+}
+
+/// Flows in sum, on the left by the peer's address, on the right by cgroup; those that send most again first.
+fn draw_sums(buffer: &mut Buffer, area: Rect, palette: Palette, snapshot: &Snapshot) {
+    if area.is_empty() {
+        return;
+    }
+    let peer = |flow: &TcpFlow| match flow.who {
+        Who::Flow(id) => id.peer.ip().to_string(),
+        Who::Other => "~other".to_owned(),
+    };
+    let cgroup = |flow: &TcpFlow| flow.cgroup.as_deref().unwrap_or(UNKNOWN).to_owned();
+    let left = Rect { width: area.width / 2, ..area };
+    let right = Rect { x: area.x + left.width, width: area.width - left.width, ..area };
+    let inner = text::panel(buffer, left, palette, "By peer", "");
+    draw_sum(buffer, Rect { width: inner.width.saturating_sub(2), ..inner }, palette, summed(snapshot, peer));
+    let inner = text::panel(buffer, right, palette, "By cgroup", "");
+    draw_sum(buffer, inner, palette, summed(snapshot, cgroup));
+}
+
+/// Some flows in sum: their name, their rate, their total.
+type Sum = (String, Option<f64>, f64);
+
+fn summed(snapshot: &Snapshot, name: impl Fn(&TcpFlow) -> String) -> Vec<Sum> {
+    let mut sums: BTreeMap<String, (Option<f64>, f64)> = BTreeMap::new();
+    for row in snapshot.rows::<TcpFlow>() {
+        let (rate, total) = sums.entry(name(row.is)).or_default();
+        if let Some(more) = row.number(&tcp::RETRANSMITS, &[]) {
+            *rate.get_or_insert(0.0) += more;
+        }
+        *total += row.total(&tcp::RETRANSMITS).unwrap_or(0.0);
+    }
+    let mut sums: Vec<Sum> = sums.into_iter().map(|(name, (rate, total))| (name, rate, total)).collect();
+    sums.sort_by(|a, b| order(a.1, b.1, true).then(b.2.total_cmp(&a.2)));
+    sums
+}
+
+fn draw_sum(buffer: &mut Buffer, area: Rect, palette: Palette, sums: Vec<Sum>) {
+    const NUMBER: u16 = 9;
+    let room = area.width.saturating_sub(2 * NUMBER);
+    for (y, (name, rate, total)) in (0..area.height).zip(sums) {
+        let tone = if rate >= Some(WARN) { Tone::Warn } else { Tone::Plain };
+        text::put(buffer, area, 0, y, &text::tail(&name, room), palette.style(Tone::Plain));
+        text::put_right(buffer, area, room + NUMBER - 1, y, NUMBER, &Format::Rate.text(rate), palette.style(tone));
+        text::put_right(buffer, area, room + 2 * NUMBER - 1, y, NUMBER, &count(total), palette.style(Tone::Dim));
+    }
 }
 
 /// What the programs count, on the whole machine.
