@@ -45,6 +45,11 @@ pub enum Stall {
 impl Stall {
     /// All of them, in the order of [`CpuMemory::stalls`].
     pub const ALL: [Stall; 3] = [Stall::Reclaim, Stall::MemcgReclaim, Stall::Compaction];
+
+    /// The one with this number.
+    pub fn of(number: u64) -> Option<Stall> {
+        Stall::ALL.get(usize::try_from(number).ok()?).copied()
+    }
 }
 
 pod! {
@@ -60,6 +65,8 @@ pod! {
         pub stalls: [StallCounts; 4],
         /// Stalls that found no room in the table of those going on.
         pub lost: u64,
+        /// Stalls that found no room among those of cgroups ([`StallKey`]): they are in the machine's counts.
+        pub unplaced: u64,
         /// Long ones ([`LongStall`]) that found no room among those that user space has not read yet.
         pub untold: u64,
     }
@@ -123,6 +130,19 @@ pod! {
         pub comm: [u8; 16],
     }
 }
+
+pod! {
+    /// Whose stalls are counted apart, and which.
+    pub struct StallKey {
+        /// The task's cgroup ([`Key`](crate::sched::Key)).
+        pub cgroup: u64,
+        /// What it was stalled by ([`Stall`]).
+        pub kind: u64,
+    }
+}
+
+/// Cgroups and kinds whose stalls are counted apart at a time.
+pub const STALLED: u32 = 512;
 
 /// From how long on a stall is told by itself, in nanoseconds: a task can have no more than fifty of them a second.
 pub const LONG: u64 = 20_000_000;

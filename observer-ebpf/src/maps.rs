@@ -11,7 +11,9 @@ use observer_common::blame::{
     CELL_PROBES, CELLS, Cell, LEVELS, SEGMENTS, SHARES, Segment, Share, THROTTLES, THROTTLINGS, Throttle, Throttling, WINDOWS,
     Window,
 };
-use observer_common::memory::{self, GOING, Going, LONG_BYTES, LongStall, Stall, StallCounts, Use};
+use observer_common::memory::{
+    self, GOING, Going, LONG_BYTES, LongStall, STALLED as MAX_STALLED, Stall, StallCounts, StallKey, Use,
+};
 use observer_common::pod;
 use observer_common::sched::{
     CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_bit,
@@ -33,6 +35,14 @@ static DELAYS: Array<[u64; DELAY_WAYS]> = Array::with_max_entries(1, 0);
 /// Stalls that go on, by thread id.
 #[map]
 static STALLS: HashMap<u32, Going> = HashMap::with_max_entries(GOING, 0);
+
+/// Stalls of cgroups. User space removes those of cgroups that are gone.
+#[map]
+static STALLED: HashMap<StallKey, StallCounts> = HashMap::with_max_entries(MAX_STALLED, 0);
+
+/// What an entry of [`STALLED`] begins as: too large for a program's stack.
+#[map]
+static NO_STALLS: Array<StallCounts> = Array::with_max_entries(1, 0);
 
 /// Long stalls that ended, until user space reads them.
 #[map]
@@ -253,6 +263,13 @@ impl Cpu {
     pub(crate) fn stall_lost(self) {
         // SAFETY: the pointer came from the map.
         unsafe { (*self.0).memory.lost += 1 }
+    }
+
+    /// Counts a stall that is in no cgroup's counts.
+    #[inline(always)]
+    pub(crate) fn stall_unplaced(self) {
+        // SAFETY: the pointer came from the map.
+        unsafe { (*self.0).memory.unplaced += 1 }
     }
 
     /// Counts a long stall that nobody will hear of.
@@ -577,6 +594,28 @@ pub(crate) fn stall_ends(tid: u32, kind: Stall) -> Option<Going> {
     // It was there.
     let _ = STALLS.remove(tid);
     Some(going)
+}
+
+/// Counts a stall of a cgroup. Tells whether there was room.
+#[inline(always)]
+pub(crate) fn count_stall(key: &StallKey, time: u64, bucket: usize) -> bool {
+    let mut place = STALLED.get_ptr_mut(key);
+    if place.is_none()
+        && let Some(nothing) = NO_STALLS.get_ptr(0)
+    {
+        // SAFETY: the pointer came from the map, to which nobody writes.
+        let nothing: &StallCounts = unsafe { &*nothing };
+        // Fails where another CPU was faster, and where all is full.
+        let _ = STALLED.insert(key, nothing, BPF_NOEXIST);
+        place = STALLED.get_ptr_mut(key);
+    }
+    let Some(counts) = place else { return false };
+    // SAFETY: the pointer came from the map; the bucket is within bounds.
+    unsafe {
+        add(&raw mut (*counts).time, time);
+        add(&raw mut (*counts).latency[bucket], 1);
+    }
+    true
 }
 
 /// Tells of a stall. Nobody is woken: user space looks at each interval. Tells whether there was room.

@@ -2,8 +2,8 @@
 //!
 //! Hooks: `tp_btf/mm_page_alloc` counts; `mm_page_alloc_extfrag` counts blocks that another migratetype had to give; a pair of tracepoints
 //! around direct reclaim, memcg reclaim and direct compaction each times a stall.
-//! Cost: an allocation, one look-up and four words of this CPU's own memory (`cargo xtask bench pages`); a stall, two more look-ups; a
-//! long one, an entry in a ring.
+//! Cost: an allocation, one look-up and four words of this CPU's own memory (`cargo xtask bench pages`); a stall, three more look-ups;
+//! a long one, an entry in a ring.
 //! Needs: the tracepoints; the current task as a typed pointer (5.11) to tell what of a stall was spent on a CPU, waiting or asleep.
 //! Lost without it: pages by order, migratetype and class, by cgroup; stalls. `/proc/vmstat` tells the machine's sums.
 //!
@@ -13,7 +13,7 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::latency;
-use observer_common::memory::{Class, Going, LONG, LongStall, Stall};
+use observer_common::memory::{Class, Going, LONG, LongStall, Stall, StallKey};
 
 use crate::kernel::{Task, now, this_cpu};
 use crate::maps::{self, Cpu};
@@ -101,8 +101,12 @@ fn end(kind: Stall) -> i32 {
     let used = cpu.used();
     used.set_stalls(used.stalls() + 1);
     used.set_stalled(used.stalled() + time);
+    let cgroup = Task::current().map_or(0, |task| task.css_set().cgroup().key.0);
+    if cgroup != 0 && !maps::count_stall(&StallKey { cgroup, kind: kind as u64 }, time, latency::bucket(time)) {
+        cpu.stall_unplaced();
+    }
     if time >= LONG {
-        tell(cpu, kind, time);
+        tell(cpu, cgroup, kind, time);
     }
     if let Some(task) = Task::current() {
         let waited = task.run_delay().saturating_sub(going.run_delay).min(time);
@@ -115,8 +119,7 @@ fn end(kind: Stall) -> i32 {
 
 /// Rare, so that each can be told with its name.
 #[inline(always)]
-fn tell(cpu: Cpu, kind: Stall, time: u64) {
-    let cgroup = Task::current().map_or(0, |task| task.css_set().cgroup().key.0);
+fn tell(cpu: Cpu, cgroup: u64, kind: Stall, time: u64) {
     let comm = bpf_get_current_comm().unwrap_or_default();
     let stall = LongStall { cgroup, time, tid: u64::from(this_thread()), kind: kind as u64, comm };
     if !maps::tell_stall(&stall) {

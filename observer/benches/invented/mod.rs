@@ -99,6 +99,7 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
             limit: limited.then_some(1.5),
         },
         sched: Some(Arc::new(sched(second, number, cpu, number * 104_729 % 900))),
+        stalled: None,
         longest: Some(Longest {
             time: (1 + number % 90) * MS,
             tid: 4_000 + number as u32,

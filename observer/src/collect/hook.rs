@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use observer_common::memory::Stall;
+use observer_common::memory::{STALLED, Stall};
 use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::Task;
 
@@ -21,8 +21,9 @@ use super::bpf::sched::Entry;
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::Listing;
+use crate::model::memory::StallLatency;
 use crate::model::text::escape_padded;
-use crate::model::{Allocations, Contention, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals};
+use crate::model::{Allocations, Contention, Histogram, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals};
 use crate::sys;
 
 /// The hook, or why there is none.
@@ -143,23 +144,36 @@ impl Hook {
     }
 
     /// What the page allocator did, and the memory family's row of health.
-    pub(super) fn memory(&self) -> (Option<Arc<Allocations>>, Source) {
+    pub(super) fn memory(&mut self) -> (Option<Arc<Allocations>>, Source) {
         const NAME: &str = "memory";
         let off = |reason: String| (None, off(NAME, reason));
         let on = match self {
             Hook::Off(reason) => return off(reason.clone()),
             Hook::On(on) => on,
         };
-        let family = match &on.programs.memory {
+        let Attached { programs, accounts, .. } = &mut **on;
+        let family = match &mut programs.memory {
             Ok(family) => family,
             Err(error) => return off(error.to_string()),
         };
         let began = Instant::now();
-        let (counts, lost) = memory::read(&on.programs.sched);
+        let (counts, lost) = memory::read(&programs.sched);
+        let stalls = counts.stalls.iter().map(Histogram::count).sum();
+        let told = family.stalls(stalls, |key| accounts.has(key));
         let nested = family.nested().unwrap_or(0);
         let mut reasons = family.lacking.clone();
+        match told {
+            Ok(told) => told.iter().for_each(|(cgroup, kind, grown)| accounts.add_stalls(*cgroup, *kind, grown)),
+            Err(error) => reasons.push(format!("cannot read the stalls of cgroups: {error}")),
+        }
         if lost.stalls > 0 {
             reasons.push(format!("{} stalls found no room among those that go on at a time", lost.stalls));
+        }
+        if lost.unplaced > 0 {
+            reasons.push(format!(
+                "{} stalls are in no cgroup's distribution: there was no room for more cgroups than {STALLED}",
+                lost.unplaced
+            ));
         }
         if lost.untold > 0 {
             reasons
@@ -169,7 +183,12 @@ impl Hook {
         // An allocation inside an interrupted one now and then is no trouble, but it is in no count.
         (
             Some(Arc::new(counts)),
-            Source { name: NAME, state, duration: Some(began.elapsed()), dropped: lost.stalls + lost.untold + nested },
+            Source {
+                name: NAME,
+                state,
+                duration: Some(began.elapsed()),
+                dropped: lost.stalls + lost.unplaced + lost.untold + nested,
+            },
         )
     }
 
@@ -184,7 +203,7 @@ impl Hook {
                     cgroup: path(Key(stall.cgroup)),
                     tid: u32::try_from(stall.tid).ok()?,
                     comm: escape_padded(&stall.comm).into(),
-                    kind: *Stall::ALL.get(usize::try_from(stall.kind).ok()?)?,
+                    kind: Stall::of(stall.kind)?,
                     time: stall.time,
                 })
             })
@@ -263,6 +282,11 @@ impl Hook {
             }
             Hook::Off(_) => Vec::new(),
         }
+    }
+
+    /// Stalls in the allocator of a cgroup's tasks with its descendants', by kind; `None` while there was none.
+    pub(super) fn stalls(&self, key: Key) -> Option<Arc<StallLatency>> {
+        self.accounts()?.stalls(key)
     }
 
     pub(super) fn ran(&self, key: Key) -> Option<Arc<Sched>> {

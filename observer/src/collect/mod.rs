@@ -176,7 +176,7 @@ impl Collector {
     }
 
     /// The machine's page allocator first, then its nodes.
-    fn memory(&self, health: &mut Health) -> Vec<Allocator> {
+    fn memory(&mut self, health: &mut Health) -> Vec<Allocator> {
         let (counts, source) = self.hook.memory();
         health.push(source);
         let mut rows: Vec<_> =
@@ -236,6 +236,7 @@ impl Collector {
             .map(|found| Cgroup {
                 id: found.key,
                 sched: self.hook.cgroup(found.key),
+                stalled: self.hook.stalls(found.key),
                 longest: self.hook.longest(found.key, path),
                 path: found.path,
                 unit: found.unit,
@@ -252,6 +253,7 @@ impl Collector {
                     unit: None,
                     cpu: CpuStat::default(),
                     sched: Some(sched),
+                    stalled: self.hook.stalls(id),
                     longest: self.hook.longest(id, path),
                 });
             }

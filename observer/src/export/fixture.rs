@@ -194,6 +194,7 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
         unit: (path != "/").then(|| "a.slice".into()),
         cpu,
         sched: Some(Arc::new(sched)),
+        stalled: None,
         longest: None,
     }
 }

@@ -340,6 +340,7 @@ mod tests {
                 unit: None,
                 cpu: CpuStat::default(),
                 sched: Some(Arc::new(Sched::default())),
+                stalled: None,
                 longest: None,
             };
             Sample {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
 
+use super::memory::{StallLatency, stall_metrics};
 use super::sched::{ledger_metric, sched_metrics, used_metrics};
 use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
 
@@ -21,6 +22,8 @@ pub struct Cgroup {
     pub cpu: CpuStat,
     /// What the scheduler hook counted.
     pub sched: Option<Arc<Sched>>,
+    /// How long the page allocator stalled its tasks; `None` while it never did, or where that is unknown.
+    pub stalled: Option<Arc<StallLatency>>,
     /// The longest of the waits that ended in the last interval.
     pub longest: Option<Longest>,
 }
@@ -110,6 +113,7 @@ impl Cgroup {
 sched_metrics!(Cgroup);
 ledger_metric!(Cgroup);
 used_metrics!(Cgroup);
+stall_metrics!(Cgroup, |c| c.stalled.as_deref());
 
 /// Observer against the kernel.
 pub static RESIDUAL: Metric<Cgroup> = Metric::new(
@@ -244,6 +248,9 @@ static ALL: &[&Metric<Cgroup>] = &[
     &INTERRUPT,
     &STALL_TIME,
     &STALLS,
+    &RECLAIM,
+    &MEMCG_RECLAIM,
+    &COMPACTION,
     &PAGES,
     &LOCAL_RUN_RATIO,
     &PERIODS,
@@ -290,7 +297,7 @@ mod tests {
     use super::*;
 
     fn cgroup(path: &str, id: Key) -> Cgroup {
-        Cgroup { id, path: path.into(), unit: None, cpu: CpuStat::default(), sched: None, longest: None }
+        Cgroup { id, path: path.into(), unit: None, cpu: CpuStat::default(), sched: None, stalled: None, longest: None }
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct Allocator {
     pub locality: Option<Locality>,
 }
 
+/// Distributions of stalls by [`Stall`], cumulative since observer attached.
+pub type StallLatency = [Histogram; Stall::ALL.len()];
+
 /// Cumulative since observer attached.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Allocations {
@@ -26,8 +29,8 @@ pub struct Allocations {
     pub failures: [u64; CLASSES],
     /// Blocks taken from another migratetype, by the one that gave.
     pub fallbacks: [u64; TYPES],
-    /// Stalls, by [`Stall`].
-    pub stalls: [Histogram; Stall::ALL.len()],
+    /// Stalls.
+    pub stalls: StallLatency,
 }
 
 impl Allocations {
@@ -137,40 +140,39 @@ pub static FALLBACKS: Metric<Allocator> = Metric::new(
     Read::Counter(by_type!(0 "unmovable", 1 "movable", 2 "reclaimable", 3 "highatomic", 4 "cma", 5 "isolate")),
 );
 
-macro_rules! stall {
-    ($static:ident, $kind:expr, $name:literal, $title:literal, $help:literal) => {
+/// The distributions of stalls as metrics of an entity, given how they are read.
+macro_rules! stall_metrics {
+    ($entity:ty, $of:expr) => {
+        $crate::model::memory::stall_metrics!(
+            @ $entity, $of, RECLAIM, Reclaim, "observer.memory.reclaim.latency", "RECLAIM",
+            "Distribution of direct reclaims: a task freed pages itself, because the machine had too few."
+        );
+        $crate::model::memory::stall_metrics!(
+            @ $entity, $of, MEMCG_RECLAIM, MemcgReclaim, "observer.memory.memcg_reclaim.latency", "MEMCG",
+            "Distribution of reclaims at a memory cgroup's limit, by the tasks that met it."
+        );
+        $crate::model::memory::stall_metrics!(
+            @ $entity, $of, COMPACTION, Compaction, "observer.memory.compaction.latency", "COMPACT",
+            "Distribution of direct compactions: a task moved pages out of the way of a large allocation."
+        );
+    };
+    (@ $entity:ty, $of:expr, $static:ident, $kind:ident, $name:literal, $title:literal, $help:literal) => {
         #[doc = $help]
-        pub static $static: Metric<Allocator> = Metric::new(
+        pub static $static: Metric<$entity> = Metric::new(
             $name,
             $title,
             Unit::Seconds,
             $help,
-            Read::Histogram(|a| Some(&a.counts.as_ref()?.stalls[$kind as usize])),
+            Read::Histogram(|entity| {
+                let of: fn(&$entity) -> Option<&$crate::model::memory::StallLatency> = $of;
+                Some(&of(entity)?[observer_common::memory::Stall::$kind as usize])
+            }),
         );
     };
 }
+pub(in crate::model) use stall_metrics;
 
-stall!(
-    RECLAIM,
-    Stall::Reclaim,
-    "observer.memory.reclaim.latency",
-    "RECLAIM",
-    "Distribution of direct reclaims: a task freed pages itself, because the machine had too few."
-);
-stall!(
-    MEMCG_RECLAIM,
-    Stall::MemcgReclaim,
-    "observer.memory.memcg_reclaim.latency",
-    "MEMCG",
-    "Distribution of reclaims at a memory cgroup's limit, by the tasks that met it."
-);
-stall!(
-    COMPACTION,
-    Stall::Compaction,
-    "observer.memory.compaction.latency",
-    "COMPACT",
-    "Distribution of direct compactions: a task moved pages out of the way of a large allocation."
-);
+stall_metrics!(Allocator, |a| Some(&a.counts.as_ref()?.stalls));
 
 /// Node locality.
 pub static LOCALITY: Metric<Allocator> = Metric::new(

@@ -12,6 +12,7 @@ use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
+use crate::model::memory::StallLatency;
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
@@ -243,6 +244,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             limit: did.throttled.map(|_| 2.0),
         },
         sched: sched.then(|| Arc::new(did.sched(second))),
+        stalled: (sched && did.pending > 0).then(|| Arc::new(stalled(second))),
         longest: (sched && did.pending + did.stopped > 0).then(|| Longest {
             time: 30_100_000,
             tid: 4_242,
@@ -323,10 +325,17 @@ fn allocator(second: u64) -> Allocator {
     }
     counts.failures[3] = 2 * second;
     counts.fallbacks[1] = 5 * second;
-    counts.stalls[1].counts[bucket(40_000)] = 300 * second;
-    counts.stalls[1].counts[bucket(2 * MS)] = 9 * second;
-    counts.stalls[1].sum = 30 * MS * second;
+    counts.stalls = stalled(second);
     Allocator { node: None, counts: Some(Arc::new(counts)), locality: None }
+}
+
+/// Reclaim at a memory cgroup's limit.
+fn stalled(second: u64) -> StallLatency {
+    let mut stalled = StallLatency::default();
+    stalled[1].counts[bucket(40_000)] = 300 * second;
+    stalled[1].counts[bucket(2 * MS)] = 9 * second;
+    stalled[1].sum = 30 * MS * second;
+    stalled
 }
 
 /// In the order of the model. Like the kernel side's, a counter is there only when it has grown.

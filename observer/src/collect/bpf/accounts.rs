@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use observer_common::memory::Stall;
 use observer_common::sched::{Key, Slot, kind};
 
 use super::pending::Waits;
+use crate::model::memory::StallLatency;
 use crate::model::{Histogram, OffCpu, Open, Sched, Used};
 
 /// Totals since observer attached.
@@ -30,6 +32,8 @@ struct Node {
     total: Total,
     /// The round in which it was last listed, or first heard of.
     seen: u64,
+    /// Stalls in the allocator, by [`Stall`]; `None` while there was none.
+    stalls: Option<Arc<StallLatency>>,
     /// The longest of the waits that were read, and in which reading of the tables.
     longest: Option<(u64, LongestWait)>,
 }
@@ -89,7 +93,7 @@ impl Accounts {
         let counts = counts(slot);
         if slot.key == Key::IDLE.0 {
             // No cgroup's: not the machine's cgroup either.
-            return self.add_to(Key::IDLE, &counts);
+            return node(&mut self.nodes, &self.zero, Key::IDLE, None).total.add(&counts);
         }
         if let Some(total) = self.cpus.get_mut(cpu as usize) {
             total.add(&counts);
@@ -103,9 +107,28 @@ impl Accounts {
         self.add_upwards(leaf(slot), &counts, longest);
     }
 
-    /// Adds to a cgroup and its ancestors; what nobody can name goes to `~gone`.
+    /// Adds what a cgroup's tasks were stalled since it was last added.
+    pub fn add_stalls(&mut self, cgroup: Key, kind: Stall, grown: &Histogram) {
+        self.upwards((cgroup, None), &mut |node| {
+            Arc::make_mut(node.stalls.get_or_insert_default())[kind as usize].add(grown);
+        });
+    }
+
     fn add_upwards(&mut self, leaf: (Key, Option<Key>), counts: &Sched, longest: Option<LongestWait>) {
-        let (round, drain) = (self.round, self.drain);
+        let drain = self.drain;
+        self.upwards(leaf, &mut |node| {
+            node.total.add(counts);
+            if let Some(longest) = longest
+                && node.longest.is_none_or(|(of, former)| of != drain || former.time < longest.time)
+            {
+                node.longest = Some((drain, longest));
+            }
+        });
+    }
+
+    /// Visits a cgroup and its ancestors; for what nobody can name also `~gone`.
+    fn upwards(&mut self, leaf: (Key, Option<Key>), each: &mut dyn FnMut(&mut Node)) {
+        let round = self.round;
         let mut next = Some(leaf);
         let mut last = Key::NONE;
         for _ in 0..MAX_DEPTH {
@@ -115,12 +138,7 @@ impl Accounts {
             if !known {
                 node.seen = round;
             }
-            node.total.add(counts);
-            if let Some(longest) = longest
-                && node.longest.is_none_or(|(of, former)| of != drain || former.time < longest.time)
-            {
-                node.longest = Some((drain, longest));
-            }
+            each(node);
             last = key;
             let parent = node.parent;
             next = match parent {
@@ -129,15 +147,11 @@ impl Accounts {
             };
         }
         if last != Key::ROOT {
-            self.add_to(Key::ROOT, counts);
+            each(node(&mut self.nodes, &self.zero, Key::ROOT, None));
         }
         if ![Key::ROOT, Key::OTHER, Key::GONE].contains(&last) && !self.roots.contains(&last) {
-            self.add_to(Key::GONE, counts);
+            each(node(&mut self.nodes, &self.zero, Key::GONE, None));
         }
-    }
-
-    fn add_to(&mut self, key: Key, counts: &Sched) {
-        node(&mut self.nodes, &self.zero, key, None).total.add(counts);
     }
 
     /// Says what goes on at the moment of this reading: who has been on which CPU for how long, and, where it is known, what the tasks of
@@ -195,6 +209,16 @@ impl Accounts {
         (ended != *self.zero).then(|| Arc::clone(sched))
     }
 
+    /// Whether it is a cgroup that was listed, or heard of since.
+    pub fn has(&self, key: Key) -> bool {
+        self.nodes.contains_key(&key)
+    }
+
+    /// Stalls of a cgroup's tasks with its descendants', by kind; `None` while there was none.
+    pub fn stalls(&self, key: Key) -> Option<Arc<StallLatency>> {
+        self.nodes.get(&key)?.stalls.clone()
+    }
+
     /// The longest wait that ended in this cgroup or below it in the last interval.
     pub fn longest(&self, key: Key) -> Option<LongestWait> {
         let (drain, longest) = self.nodes.get(&key)?.longest?;
@@ -236,7 +260,7 @@ impl Total {
 
 fn node<'a>(nodes: &'a mut HashMap<Key, Node>, zero: &Arc<Sched>, key: Key, parent: Option<Key>) -> &'a mut Node {
     let total = || Total { sched: Arc::clone(zero), reached: Open::default() };
-    nodes.entry(key).or_insert_with(|| Node { parent, total: total(), seen: 0, longest: None })
+    nodes.entry(key).or_insert_with(|| Node { parent, total: total(), seen: 0, stalls: None, longest: None })
 }
 
 /// Whose counts a slot's are, and that cgroup's parent where it is told.
@@ -322,6 +346,25 @@ mod tests {
 
     fn run(accounts: &Accounts, key: Key) -> u64 {
         accounts.cgroup(key).run
+    }
+
+    #[test]
+    fn stalls_go_to_every_ancestor_and_of_the_dead_to_gone() {
+        let mut accounts = Accounts::new(1, Sched::zero(true, true, true));
+        accounts.list([(Key::ROOT, None), (A, Some(Key::ROOT)), (B, Some(A))].into_iter());
+        let grown = |count| {
+            let mut grown = Histogram { sum: 10 * count, ..Histogram::default() };
+            grown.counts[7] = count;
+            grown
+        };
+        accounts.add_stalls(B, Stall::Compaction, &grown(2));
+        accounts.add_stalls(A, Stall::Compaction, &grown(1));
+        accounts.add_stalls(C, Stall::Reclaim, &grown(4));
+        let of = |key, kind: Stall| accounts.stalls(key).map(|stalls| stalls[kind as usize].count());
+        let compactions = [B, A, Key::ROOT, Key::GONE, C].map(|key| of(key, Stall::Compaction));
+        assert_eq!(compactions, [Some(2), Some(3), Some(3), Some(0), Some(0)]);
+        assert_eq!([A, Key::ROOT, Key::GONE].map(|key| of(key, Stall::Reclaim)), [Some(0), Some(4), Some(4)]);
+        assert_eq!(accounts.stalls(Key::IDLE), None);
     }
 
     #[test]

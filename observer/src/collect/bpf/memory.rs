@@ -3,16 +3,22 @@
 use std::fmt;
 use std::path::Path;
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{HashMap, MapData, MapError, RingBuf};
 use aya::{Btf, Ebpf};
-use observer_common::memory::{CpuMemory, LongStall, MemoryOffsets};
+use observer_common::memory::{CpuMemory, LongStall, MemoryOffsets, Stall, StallCounts, StallKey};
 use observer_common::pod;
+use observer_common::sched::Key;
 
 use super::attached::Attached;
 use super::btf::{self, BtfError, Missing};
 use super::loader::{LoadError, missing, refused};
 use super::sched::Tables;
-use crate::model::{Allocations, OffCpu, Used};
+use super::words::{from_words, words_of};
+use crate::model::{Allocations, Histogram, OffCpu, Used};
+
+/// A key and a value as aya takes them.
+type KeyWords = [u64; words_of::<StallKey>()];
+type CountWords = [u64; words_of::<StallCounts>()];
 
 /// Counts every allocation: without it there is nothing.
 const COUNTS: (&str, &str) = ("page_alloc", "mm_page_alloc");
@@ -38,6 +44,10 @@ const PARTS: [(&[(&str, &str)], &str); 4] = [
 pub struct Memory {
     programs: Vec<Attached>,
     long_stalls: RingBuf<MapData>,
+    stalled: HashMap<MapData, KeyWords, CountWords>,
+    /// What was read of each entry so far, and how many stalls there were in all then.
+    told: std::collections::HashMap<(Key, u64), Histogram>,
+    told_in_all: u64,
     /// What is missing of it, in sentences.
     pub lacking: Vec<String>,
     /// Whether the parts of a stall are told apart.
@@ -68,11 +78,18 @@ impl Memory {
         }
         let divided = offsets.has_current != 0;
         if !divided {
-            lacking.push("stalls are not in the ledger: this kernel does not tell what of them was spent on a CPU".into());
+            lacking.push(
+                "stalls are not in the ledger, and have no distribution by cgroup: this kernel (before 5.11) does not tell programs of the \
+                 current task"
+                    .into(),
+            );
         }
         let ring = ebpf.take_map("LONG_STALLS").ok_or_else(|| missing("LONG_STALLS"))?;
         let long_stalls = RingBuf::try_from(ring).map_err(|error| refused("cannot read the ring of long stalls", &error))?;
-        Ok(Memory { programs, long_stalls, lacking, divided })
+        let stalled = ebpf.take_map("STALLED").ok_or_else(|| missing("STALLED"))?;
+        let stalled = HashMap::try_from(stalled).map_err(|error| refused("cannot use the map of stalls", &error))?;
+        let (told, told_in_all) = (std::collections::HashMap::new(), 0);
+        Ok(Memory { programs, long_stalls, stalled, told, told_in_all, lacking, divided })
     }
 
     /// Events that the kernel kept from the programs; `None` where it does not tell.
@@ -92,6 +109,39 @@ impl Memory {
             }
         }
         taken
+    }
+
+    /// What each cgroup itself was stalled since that was last asked; those that live no more are forgotten. It makes
+    /// `bpf()` calls, but only after a stall; `in_all` is how many there were on the machine.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says. What is then not told is told the next time.
+    pub fn stalls(&mut self, in_all: u64, lives: impl Fn(Key) -> bool) -> Result<Vec<(Key, Stall, Histogram)>, MapError> {
+        let mut all = Vec::new();
+        if in_all == self.told_in_all {
+            return Ok(all);
+        }
+        for words in self.stalled.keys().collect::<Result<Vec<_>, _>>()? {
+            let key: StallKey = from_words(&words);
+            let counts: StallCounts = from_words(&self.stalled.get(&words, 0)?);
+            let cgroup = Key(key.cgroup);
+            let is = Histogram { sum: counts.time, counts: counts.latency };
+            let told = self.told.entry((cgroup, key.kind)).or_default();
+            if let (Some(kind), Some(grown)) = (Stall::of(key.kind), is.since(told))
+                && grown != Histogram::default()
+            {
+                all.push((cgroup, kind, grown));
+                *told = is;
+            }
+            if !lives(cgroup) {
+                // It has no tasks any more that could be stalled.
+                self.stalled.remove(&words)?;
+                self.told.remove(&(cgroup, key.kind));
+            }
+        }
+        self.told_in_all = in_all;
+        Ok(all)
     }
 
     /// Nothing yet, of what is known.
@@ -114,6 +164,8 @@ pub(super) fn resolve(btf: &btf::Btf<'_>) -> Result<Result<MemoryOffsets, Missin
 pub struct Lost {
     /// Stalls among those that go on at a time: they are in no count.
     pub stalls: u64,
+    /// Stalls among those of cgroups: they are in the machine's counts.
+    pub unplaced: u64,
     /// Long stalls among those that are to be told: they are counted, nobody knows whose they were.
     pub untold: u64,
 }
@@ -125,6 +177,7 @@ pub fn read(tables: &Tables) -> (Allocations, Lost) {
     for memory in (0..tables.cpus()).filter_map(|cpu| tables.memory(cpu)) {
         add(&mut all, &memory);
         lost.stalls += memory.lost;
+        lost.unplaced += memory.unplaced;
         lost.untold += memory.untold;
     }
     (all, lost)

@@ -16,3 +16,4 @@ pub mod pending;
 pub mod sched;
 pub mod tasks;
 pub mod tcp;
+mod words;

@@ -7,25 +7,24 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::slice;
 use std::time::Instant;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::{Btf, Ebpf};
-use observer_common::pod::{self, Pod};
+use observer_common::pod;
 use observer_common::tcp::{FLOWS, Flow, FlowKey, Overflow, TcpOffsets};
 
 use super::attached::Attached;
 use super::btf::{self, BtfError, Missing};
 use super::holders::Holders;
 use super::loader::{LoadError, missing, refused};
+use super::words::{from_words, words_of};
 use crate::model::tcp::{FlowId, Holder};
 use crate::sys::Mapping;
 
-/// A key and a value as aya takes them: it knows our structures not, but their words.
-type KeyWords = [u64; size_of::<FlowKey>() / 8];
-type FlowWords = [u64; size_of::<Flow>() / 8];
-const _: () = assert!(size_of::<KeyWords>() == size_of::<FlowKey>() && size_of::<FlowWords>() == size_of::<Flow>());
+/// A key and a value as aya takes them.
+type KeyWords = [u64; words_of::<FlowKey>()];
+type FlowWords = [u64; words_of::<Flow>()];
 
 /// Kernel memory for the flows, in bytes. The kernel (6.18) adds 48 to each and has a bucket of 16 for it.
 pub const BYTES: usize = FLOWS as usize * (size_of::<FlowKey>() + size_of::<Flow>() + 48 + 16);
@@ -127,13 +126,6 @@ impl Tcp {
     }
 }
 
-/// The structure that the words are.
-fn from_words<T: Pod, const N: usize>(words: &[u64; N]) -> T {
-    let mut value = pod::zeroed();
-    pod::bytes_mut(slice::from_mut(&mut value)).copy_from_slice(pod::bytes(words));
-    value
-}
-
 /// Resolves the family's offsets; inside, what this kernel lacks and without which the family is off.
 pub(super) fn resolve(btf: &btf::Btf<'_>) -> Result<Result<TcpOffsets, Missing>, BtfError> {
     let mut lacks = None;
@@ -191,19 +183,4 @@ pub(super) fn resolve(btf: &btf::Btf<'_>) -> Result<Result<TcpOffsets, Missing>,
         }
     }
     Ok(lacks.map_or(Ok(offsets), Err))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_the_structure() {
-        let words: FlowWords = [1, 2, 3, 4, 5, 6, 8 << 32 | 7, 10 << 32 | 9, 12 << 32 | 11];
-        let flow: Flow = from_words(&words);
-        assert_eq!((flow.segments, flow.failures), ([1, 2, 3, 4, 5], 6));
-        let last = flow.last;
-        let halves = [last.srtt, last.cwnd, last.rto, last.backoff, last.retransmits, last.state];
-        assert_eq!(halves, if cfg!(target_endian = "little") { [7, 8, 9, 10, 11, 12] } else { [8, 7, 10, 9, 12, 11] });
-    }
 }

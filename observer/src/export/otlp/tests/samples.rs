@@ -57,6 +57,7 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
             limit: Some(1.5),
         },
         sched: Some(Arc::new(sched(step))),
+        stalled: None,
         longest: None,
     }
 }
