@@ -160,7 +160,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
 }
 
-/// A limit on memory for a worker that is in a v2 cgroup: that cgroup's own where the hierarchy has the controller, else a v1 group.
+/// A limit on memory for a worker that is in a v2 cgroup: a v1 group's where there is that hierarchy, else the cgroup's own `memory.high`.
 struct Limited {
     v1: Option<TestCgroup>,
 }
@@ -176,8 +176,13 @@ impl Limited {
         }
         let root = v2_root().ok_or("no v2 hierarchy")?;
         write(&root.join("cgroup.subtree_control"), "+memory")?;
-        write(&cgroup.directory().join("memory.max"), &bytes.to_string())?;
+        write(&cgroup.directory().join("memory.high"), &bytes.to_string())?;
         Ok(Limited { v1: None })
+    }
+
+    /// The file that sets it.
+    fn name(&self) -> &'static str {
+        if self.v1.is_some() { "memory.limit_in_bytes" } else { "memory.high" }
     }
 
     /// Puts a launcher under the limit, and what it starts from now on.
@@ -223,7 +228,8 @@ fn reclaim_at_a_limit_stalls() -> Result<String, String> {
     let ratio = used.stalled as f64 / kernels as f64;
     let ms = |ns: u64| ns as f64 / 1e6;
     let figures = format!(
-        "{} stalls of {:.1} ms in the cgroup, {count} of {:.1} ms on the machine; memory.pressure {:.1} ms: {ratio:.2}",
+        "{}: {} stalls of {:.1} ms in the cgroup, {count} of {:.1} ms on the machine; memory.pressure {:.1} ms: {ratio:.2}",
+        limited.name(),
         used.stalls,
         ms(used.stalled),
         ms(sum),

@@ -171,9 +171,9 @@ fn a_fork_storm_is_booked_whole() -> Result<String, String> {
     if counted.voluntary < 4 * each || !is_whole || grown > 8 << 20 || other > 0 { Err(said) } else { Ok(said) }
 }
 
-/// Memory of this process in bytes (`VmRSS`).
-fn resident() -> Result<u64, String> {
+/// Memory that this process has for itself, in bytes (`RssAnon`).
+pub(crate) fn resident() -> Result<u64, String> {
     let status = fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
     line.trim().trim_end_matches(" kB").parse::<u64>().map(|kib| kib << 10).map_err(|error| error.to_string())
 }

@@ -7,10 +7,14 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use aya::programs::{ProgramInfo, loaded_programs};
+use aya::sys::{Stats, enable_stats};
 use observer::collect::{Collector, Roots};
 use observer::findings::{Burst, Thresholds, Watch};
 use observer::model::event::Stage;
@@ -21,6 +25,8 @@ use rustix::process::{Resource, Rlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::cgroups::{TestCgroup, v2_root};
+use super::sched::{load, untraced};
+use super::storms::resident;
 use super::{Test, health};
 
 /// All tests of this family.
@@ -38,6 +44,7 @@ pub(crate) fn trials() -> Vec<Test> {
         ("tcp::mapped_addresses_are_ipv4", || in_namespace(mapped)),
         ("tcp::failed_attempts_are_counted_apart", || in_namespace(failures)),
         ("tcp::what_finds_no_place_is_counted", || in_namespace(many_flows)),
+        ("tcp::a_hundred_thousand_flows_pass_through", || in_namespace(passing_flows)),
     ]
 }
 
@@ -131,8 +138,16 @@ struct Counters {
 }
 
 fn counters() -> Result<Counters, String> {
-    let read = |path: &str| fs::read_to_string(path).map_err(say(path));
-    let text = read("/proc/thread-self/net/snmp")? + &read("/proc/thread-self/net/netstat")?;
+    counters_of("thread-self")
+}
+
+/// Those of the namespace in which a task is.
+fn counters_of(task: &str) -> Result<Counters, String> {
+    let read = |file: &str| {
+        let path = format!("/proc/{task}/net/{file}");
+        fs::read_to_string(&path).map_err(say(&path))
+    };
+    let text = read("snmp")? + &read("netstat")?;
     let lines: Vec<&str> = text.lines().collect();
     let find = |wanted: &str| {
         lines.chunks_exact(2).find_map(|pair| {
@@ -334,24 +349,39 @@ fn read_in_between(space: &mut Space, barrier: bool) -> Result<String, String> {
     if !barrier {
         space.collector.without_barrier();
     }
-    // Threads inherit the namespace of the one that makes them.
-    let connections: Vec<_> = (0..4).map(|_| thread::spawn(|| bulk(V4, 8 << 20))).collect();
-    let (mut readings, mut before) = (0, 0);
-    while !connections.iter().all(thread::JoinHandle::is_finished) {
-        let sample = space.collector.collect();
-        let sum = space.flows(&sample).iter().map(|flow| flow.resent.total()).sum();
-        if sum < before {
-            return Err(format!("{before} segments became {sum}"));
+    let enough = AtomicBool::new(false);
+    let lossy = || {
+        loop {
+            let both = bulk(V4, 8 << 20)?;
+            if enough.load(Ordering::Relaxed) {
+                return Ok::<_, String>(both);
+            }
         }
-        (readings, before) = (readings + 1, sum);
-    }
-    for connection in connections {
-        connection.join().map_err(|_| "a connection panicked")??;
-    }
+    };
+    let (readings, before) = thread::scope(|scope| {
+        // Threads inherit the namespace of the one that makes them.
+        let connections: Vec<_> = (0..4).map(|_| scope.spawn(lossy)).collect();
+        let (mut readings, mut before) = (0, 0);
+        while !connections.iter().all(ScopedJoinHandle::is_finished) {
+            let sample = space.collector.collect();
+            let sum = space.flows(&sample).iter().map(|flow| flow.resent.total()).sum();
+            let shrank = sum < before;
+            (readings, before) = (readings + 1, sum);
+            // However slow the machine is.
+            enough.fetch_or(shrank || readings >= 10, Ordering::Relaxed);
+            if shrank {
+                return Err(format!("{readings} readings, and fewer segments than before: {sum}"));
+            }
+        }
+        for connection in connections {
+            connection.join().map_err(|_| "a connection panicked")??;
+        }
+        Ok((readings, before))
+    })?;
     // Without a barrier what was counted last is told one reading later.
     space.collector.collect();
     let (_, ours, kernels) = space.agrees()?;
-    if kernels.fast < 20 || readings < 10 || before == 0 {
+    if kernels.fast < 20 || before == 0 {
         return Err(format!("{readings} readings, too little was lost: {kernels:?}"));
     }
     Ok(format!("{} segments in {readings} readings, {before} of them before the last", ours.total()))
@@ -434,11 +464,7 @@ fn failures(space: &mut Space) -> Result<String, String> {
 /// More flows than have a row or a place: nothing is lost, and memory is bounded.
 fn many_flows(space: &mut Space) -> Result<String, String> {
     const FLOWS: usize = 9_000;
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    // `None` is no limit.
-    let enough = |limit: Option<u64>| limit.map(|limit| limit.max(FLOWS as u64 + 1_000));
-    let raised = Rlimit { current: enough(limit.current), maximum: enough(limit.maximum) };
-    rustix::process::setrlimit(Resource::Nofile, raised).map_err(say("descriptors"))?;
+    allow_descriptors(FLOWS)?;
     let (listener, name) = listener(V4)?;
     deaf(&listener)?;
     let was = space.collector.collect();
@@ -463,6 +489,117 @@ fn many_flows(space: &mut Space) -> Result<String, String> {
         return Err(format!("the overflow is not told: {source:?}"));
     }
     Ok(format!("{ours} SYNs of {FLOWS} flows, {} of them without a place", source.dropped))
+}
+
+/// So many sockets may be open at once.
+fn allow_descriptors(sockets: usize) -> Result<(), String> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // `None` is no limit.
+    let enough = |limit: Option<u64>| limit.map(|limit| limit.max(sockets as u64 + 1_000));
+    let raised = Rlimit { current: enough(limit.current), maximum: enough(limit.maximum) };
+    rustix::process::setrlimit(Resource::Nofile, raised).map_err(say("descriptors"))
+}
+
+/// Ten times more flows than the kernel's map has room for come and go, and are read again and again meanwhile: no segment is lost, and
+/// neither rows nor memory grow with them.
+fn passing_flows(space: &mut Space) -> Result<String, String> {
+    const MOST_ROWS: usize = 1_001;
+    const MOST_GROWTH: u64 = 8 << 20;
+    let flows = load(100_000) as usize;
+    let at_once = flows / 10;
+    allow_descriptors(at_once)?;
+    // Each sends its SYN again exactly once: as many segments as flows say that all of them did.
+    set("tcp_syn_retries", 1)?;
+    // Since 6.5 there are so many more.
+    if Path::new("/proc/sys/net/ipv4/tcp_syn_linear_timeouts").exists() {
+        set("tcp_syn_linear_timeouts", 0)?;
+    }
+    let (listener, name) = listener(IpAddr::V4(Ipv4Addr::UNSPECIFIED))?;
+    deaf(&listener)?;
+    let _stats = enable_stats(Stats::RunTime).map_err(say("statistics"))?;
+    let (elsewhere, runs) = (counters_of("self")?.segments, runs()?);
+    let total = |sample: &Sample| -> u64 { sample.tcp_flows.iter().map(|flow| flow.resent.total()).sum() };
+    let was = total(&space.collector.collect());
+    let (memory, maps) = (resident()?, map_bytes()?);
+    let (mut told, mut readings, mut peak) = (was, 0, memory);
+    let mut look = || {
+        let sample = space.collector.collect();
+        let now = total(&sample);
+        if sample.tcp_flows.len() > MOST_ROWS || now < told {
+            return Err(format!("{} rows, {now} segments after {told}", sample.tcp_flows.len()));
+        }
+        (told, readings, peak) = (now, readings + 1, peak.max(resident()?));
+        Ok(())
+    };
+    let mut opened = 0;
+    while opened < flows {
+        let batch = opened..flows.min(opened + at_once);
+        opened = batch.end;
+        let clients: Vec<Socket> = batch.map(|number| silent_client(number, name.port())).collect::<Result<_, _>>()?;
+        waited_for("SYNs to be sent again", || look().and_then(|()| Ok(counters()?.syn as usize >= opened)))?;
+        drop(clients);
+    }
+    let (sample, _) = space.counted()?;
+    let kernels = counters()?;
+    let elsewhere = counters_of("self")?.segments - elsewhere;
+    let (ours, sent) = (total(&sample) - was, kernels.segments - kernels.failed);
+    // A kernel that hides tasks also hides what happens in interrupts of theirs.
+    let events = sent + if sample.host.tcp.tells_failures { kernels.failed } else { 0 };
+    let hidden = events.saturating_sub(self::runs()? - runs);
+    let grown = peak.max(resident()?) - memory;
+    let figures = format!(
+        "{ours} segments of {opened} flows in {readings} readings, the kernel says {sent} here, {hidden} of them hidden, and {elsewhere} \
+         elsewhere; {} without a place; {} rows, {grown} bytes more, maps have {maps}",
+        source(&sample)?.dropped,
+        sample.tcp_flows.len(),
+    );
+    let may_hide = if untraced(&sample) > 0 { sent / 10 } else { 0 };
+    let is_exact = sent as usize == flows && hidden <= may_hide && (sent..=sent + elsewhere).contains(&(ours + hidden));
+    let is_bounded = sample.tcp_flows.len() <= MOST_ROWS && grown <= MOST_GROWTH && map_bytes()? == maps;
+    if is_exact && is_bounded { Ok(figures) } else { Err(figures) }
+}
+
+/// A socket whose SYN nobody answers. A port has few thousand peers before the kernel searches long for a free one, so that they go to
+/// many addresses.
+fn silent_client(number: usize, port: u16) -> Result<Socket, String> {
+    const EACH: usize = 5_000;
+    let address = Ipv4Addr::new(127, 0, 1, (number / EACH) as u8);
+    let client = socket(V4)?;
+    begin(&client, SocketAddr::new(address.into(), port)).map(|()| client)
+}
+
+/// Sets a parameter of this thread's network namespace.
+fn set(parameter: &str, value: u64) -> Result<(), String> {
+    let path = format!("/proc/sys/net/ipv4/{parameter}");
+    fs::write(&path, value.to_string()).map_err(say(&path))
+}
+
+/// What all maps of this process take from the kernel, in bytes, by its own count.
+fn map_bytes() -> Result<u64, String> {
+    Ok(of_descriptors("map_type:", "memlock:")?.iter().sum())
+}
+
+/// How often the kernel has run this process's programs since it was asked to count.
+fn runs() -> Result<u64, String> {
+    let own = of_descriptors("prog_type:", "prog_id:")?;
+    let ours = |info: &ProgramInfo| info.name().starts_with(b"tcp_retransmit") && own.contains(&info.id().into());
+    let all: Vec<ProgramInfo> = loaded_programs().collect::<Result<_, _>>().map_err(say("programs"))?;
+    Ok(all.iter().filter(|info| ours(info)).map(ProgramInfo::run_count).sum())
+}
+
+/// A number that the kernel tells of each of this process's descriptors of a kind.
+fn of_descriptors(kind: &str, number: &str) -> Result<Vec<u64>, String> {
+    let folder = "/proc/self/fdinfo";
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder).map_err(say(folder))?.flatten() {
+        // The folder's own is closed by now.
+        let Ok(info) = fs::read_to_string(entry.path()) else { continue };
+        if info.contains(kind) {
+            let line = info.lines().find_map(|line| line.strip_prefix(number)).ok_or(format!("{kind} without {number}"))?;
+            numbers.push(line.trim().parse().map_err(say(number))?);
+        }
+    }
+    Ok(numbers)
 }
 
 fn source(sample: &Sample) -> Result<&Source, String> {

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the live tests on other kernels than the running one, each in a virtual machine.
 //!
-//! The machine is emulated, so that neither root nor hardware support is needed. It has no disk:
-//! the tests, the program and busybox are all there is, and `xtask/vm/init` is process 1.
+//! The machine is emulated, so that neither root nor hardware support is needed. The tests, the program and busybox are all there is,
+//! and `xtask/vm/init` is process 1. Its disk is empty: it is there because the pages of its files can be reclaimed.
 
 mod apt;
 mod initramfs;
@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use self::initramfs::Initramfs;
 use self::kernels::{KERNELS, Kernel};
-use self::qemu::{Accelerator, Ending, Limits};
+use self::qemu::{Accelerator, Ending, Limits, Machine};
 use self::report::Skips;
 use crate::packages;
 use crate::process::{Cmd, find_program};
@@ -102,6 +102,7 @@ fn obstacle() -> Option<String> {
 /// The tests, ready to be run on any kernel.
 struct Tests {
     initramfs: PathBuf,
+    disk: PathBuf,
     accelerator: Accelerator,
     expected: Vec<String>,
     skips: Skips,
@@ -113,7 +114,8 @@ impl Tests {
         let expected = programs.tests(names)?;
         ensure!(!expected.is_empty(), "no live test has such a name");
         let skips = skips(workspace, &programs)?;
-        Ok(Self { initramfs: initramfs(workspace, &programs, names)?, accelerator, expected, skips })
+        let initramfs = initramfs(workspace, &programs, names)?;
+        Ok(Self { initramfs, disk: workspace.target.join("vm/disk"), accelerator, expected, skips })
     }
 
     fn run(&self, kernel: &Kernel, image: &Path) -> Result<()> {
@@ -123,8 +125,9 @@ impl Tests {
     /// Once in a while the emulator faults while a kernel starts (seen: a double fault at cmpxchg16b). Such a guest has tested nothing,
     /// and is started again; one that came as far as its tests never is.
     fn boot(&self, image: &Path) -> Result<String> {
+        let machine = Machine { kernel: image, initramfs: &self.initramfs, disk: &self.disk, accelerator: self.accelerator };
         for _ in 0..STARTS {
-            let (said, ending) = qemu::boot(image, &self.initramfs, self.accelerator, &LIMITS)?;
+            let (said, ending) = qemu::boot(&machine, &LIMITS)?;
             match (report::started(&said), ending) {
                 (true, Ending::Off) => return Ok(said),
                 (true, _) => bail!("the guest {ending}; its last words are above"),
@@ -179,7 +182,7 @@ fn initramfs(workspace: &Workspace, programs: &Programs, tests: &[String]) -> Re
     initramfs.program("/observer", &programs.observer)?;
     let arguments: String = tests.iter().map(|test| format!("{test}\n")).collect();
     initramfs.file("/arguments", arguments.as_bytes());
-    for folder in ["/proc", "/sys", "/dev", "/tmp"] {
+    for folder in ["/proc", "/sys", "/dev", "/tmp", "/var/tmp"] {
         initramfs.folder(folder);
     }
     initramfs.write(&workspace.target.join("vm/initramfs.cpio"))

@@ -258,6 +258,42 @@ mod tests {
     }
 
     #[test]
+    fn a_hundred_thousand_flows_leave_a_thousand_rows_and_exact_sums() {
+        let start = Instant::now();
+        let mut flows = Flows::new(true, 1);
+        let (mut opened, mut expected, mut before) = (0u32, Resent::default(), Resent::default());
+        // From none to more than the kernel's map has room for.
+        for round in 0..40u32 {
+            flows.begin();
+            let now = start + Duration::from_secs(round.into());
+            let born = opened..opened + round % 20 * 600;
+            opened = born.end;
+            for number in born {
+                let cause = (number % 5) as usize;
+                let mut sent = flow(0);
+                sent.segments[cause] = u64::from(number % 7 + 1);
+                flows.add(&FlowKey { netns: number, ..key(round.into(), 80) }, &sent, now);
+                expected.segments[cause] += sent.segments[cause];
+                expected.failures += sent.failures;
+            }
+            flows.settle(now);
+            let rows = flows.rows(|_| None);
+            let mut sum = Resent::default();
+            rows.iter().for_each(|row| sum.add(&row.resent));
+            assert_eq!((sum, flows.sum()), (expected, expected));
+            assert!(rows.len() <= MOST + 1);
+            let other = flows.other();
+            let shrank =
+                other.segments.iter().zip(before.segments).any(|(is, was)| *is < was) || other.failures < before.failures;
+            assert!(!shrank, "{other:?} after {before:?}");
+            before = other;
+        }
+        assert!(opened > 100_000, "{opened}");
+        // The room of the largest round is kept, no more.
+        assert!(flows.flows.capacity() < 40_000, "{}", flows.flows.capacity());
+    }
+
+    #[test]
     fn what_comes_and_goes_in_one_round_is_news() {
         let now = Instant::now();
         let mut flows = Flows::new(true, 1, Some(9));
