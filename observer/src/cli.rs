@@ -275,7 +275,7 @@ mod tests {
         let missing = message("observer config");
         assert!(missing.contains("not provided: <--print-default|--check>; see"), "{missing}");
         let kind = message("observer dump --entity pod");
-        assert!(kind.contains("host, cpu, cgroup, contention, memory, tcp_flow, process, thread, source"), "{kind}");
+        assert!(kind.contains("host, cpu, cgroup, contention, memory, tcp_flow, netns, process, thread, source"), "{kind}");
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
         tcp_flows: Vec::new(),
         processes: Vec::new(),
         memory: Vec::new(),
+        netns: Vec::new(),
         long_stalls: Vec::new(),
         events: Vec::new(),
         threads: Vec::new(),

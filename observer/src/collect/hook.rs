@@ -22,6 +22,7 @@ use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::Listing;
 use crate::model::memory::StallLatency;
+use crate::model::tcp::Resent;
 use crate::model::text::escape_padded;
 use crate::model::{Allocations, Contention, Histogram, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals};
 use crate::sys;
@@ -287,6 +288,14 @@ impl Hook {
     /// Stalls in the allocator of a cgroup's tasks with its descendants', by kind; `None` while there was none.
     pub(super) fn stalls(&self, key: Key) -> Option<Arc<StallLatency>> {
         self.accounts()?.stalls(key)
+    }
+
+    /// What was sent again in each network namespace, ascending by inode.
+    pub(super) fn netns(&self) -> Vec<(u32, Resent)> {
+        match self {
+            Hook::On(on) => on.flows.netns(),
+            Hook::Off(_) => Vec::new(),
+        }
     }
 
     pub(super) fn ran(&self, key: Key) -> Option<Arc<Sched>> {

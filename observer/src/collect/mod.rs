@@ -24,8 +24,8 @@ pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::Time;
-use crate::model::tcp::KernelTcp;
-use crate::model::{Allocator, Cgroup, Cpu, Host, Sample, Source, State, TcpTotals};
+use crate::model::tcp::{KernelTcp, Who};
+use crate::model::{Allocator, Cgroup, Cpu, Host, NetNs, Sample, Source, State, TcpFlow, TcpTotals};
 
 /// All sources together.
 #[derive(Debug)]
@@ -143,6 +143,7 @@ impl Collector {
         let tcp_flows = self.hook.tcp_flows(&path);
         host.pages = memory.iter().find_map(|row| Some(row.counts.as_ref()?.pages()));
         host.tcp = self.tcp(&mut health, netstat);
+        let netns = self.netns(&tcp_flows);
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
         let cgroups = self.rows(listing, &path);
@@ -157,6 +158,7 @@ impl Collector {
             memory,
             long_stalls,
             tcp_flows,
+            netns,
             processes,
             threads,
             sources: health.sorted(),
@@ -195,6 +197,25 @@ impl Collector {
         let (totals, source) = self.hook.tcp();
         health.push(source);
         TcpTotals { kernel, ..totals }
+    }
+
+    /// The network namespaces of some flows, with the kernel's counters where one of the flows has a process.
+    fn netns(&mut self, flows: &[TcpFlow]) -> Vec<NetNs> {
+        /// Each costs two files.
+        const MOST: usize = 64;
+        let mut processes: HashMap<u32, u32> = HashMap::new();
+        for flow in flows {
+            if let (Who::Flow(flow), Some(holder)) = (flow.who, &flow.holder) {
+                processes.insert(flow.netns, holder.pid);
+            }
+        }
+        let mut asked = 0;
+        let row = |(inode, resent)| {
+            let process = processes.get(&inode).filter(|_| asked < MOST);
+            asked += usize::from(process.is_some());
+            NetNs { inode, resent, kernel: process.and_then(|pid| self.proc.tcp_of(*pid, inode)) }
+        };
+        self.hook.netns().into_iter().map(row).collect()
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {

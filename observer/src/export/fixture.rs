@@ -13,10 +13,10 @@ use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::event::{Cause as EventCause, Severity, Stage};
-use crate::model::tcp::{Condition, FlowId, Holder, Resent, Who};
+use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, Party,
-    Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, NetNs,
+    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
 };
 
 /// Two samples, two seconds apart.
@@ -50,7 +50,12 @@ pub(super) fn contended() -> Snapshot {
 
 /// The same, with TCP flows.
 pub(super) fn flowing() -> Snapshot {
-    let sample = |second| Arc::new(Sample { tcp_flows: flows(second), ..sample(second) });
+    let netns = |second| {
+        let kernel = Some(KernelTcp { segments: Some(30 + 16 * second), failed: Some(second), ..KernelTcp::default() });
+        let resent = Resent { segments: [2, 14, 1, 0, 0].map(|each| each * second), failures: second };
+        vec![NetNs { inode: 4_026_531_840, resent, kernel }]
+    };
+    let sample = |second| Arc::new(Sample { tcp_flows: flows(second), netns: netns(second), ..sample(second) });
     Snapshot { is: sample(2), was: Some(sample(0)) }
 }
 
@@ -98,6 +103,7 @@ fn sample(second: u64) -> Sample {
         memory: allocators(second),
         tcp_flows: Vec::new(),
         processes: vec![process(second)],
+        netns: Vec::new(),
         long_stalls: Vec::new(),
         events: if second == 2 { vec![event(now)] } else { Vec::new() },
         threads: vec![thread(second)],

@@ -36,6 +36,7 @@ fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> 
         cgroups: Vec::new(),
         contentions: Vec::new(),
         memory: Vec::new(),
+        netns: Vec::new(),
         long_stalls,
         tcp_flows,
         processes: Vec::new(),

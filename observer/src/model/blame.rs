@@ -354,6 +354,7 @@ mod tests {
                 tcp_flows: Vec::new(),
                 processes: Vec::new(),
                 memory: Vec::new(),
+                netns: Vec::new(),
                 long_stalls: Vec::new(),
                 events: Vec::new(),
                 threads: Vec::new(),

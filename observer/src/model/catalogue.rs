@@ -1,6 +1,6 @@
 //! The list of all metrics: what `observer metrics`, docs/METRICS.md and the rules below loop over.
 
-use super::{Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, Process, Source, TcpFlow, Thread};
+use super::{Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, NetNs, Process, Source, TcpFlow, Thread};
 
 /// A metric of one kind of entity.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub fn all() -> Vec<Entry> {
     entries.extend(of::<Contention>());
     entries.extend(of::<Allocator>());
     entries.extend(of::<TcpFlow>());
+    entries.extend(of::<NetNs>());
     entries.extend(of::<Process>());
     entries.extend(of::<Thread>());
     entries.extend(of::<Source>());

@@ -19,6 +19,8 @@ pub enum Kind {
     Memory,
     /// A TCP flow that retransmitted.
     TcpFlow,
+    /// A network namespace in which TCP retransmitted.
+    NetNs,
     /// A process with all its threads.
     Process,
     /// A thread.
@@ -29,13 +31,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of output.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Host,
         Kind::Cpu,
         Kind::Cgroup,
         Kind::Contention,
         Kind::Memory,
         Kind::TcpFlow,
+        Kind::NetNs,
         Kind::Process,
         Kind::Thread,
         Kind::Source,
@@ -50,6 +53,7 @@ impl Kind {
             Kind::Contention => "contention",
             Kind::Memory => "memory",
             Kind::TcpFlow => "tcp_flow",
+            Kind::NetNs => "netns",
             Kind::Process => "process",
             Kind::Thread => "thread",
             Kind::Source => "source",
@@ -61,10 +65,10 @@ impl Kind {
         self != Kind::Thread
     }
 
-    /// Whether its rows leave as time series. Processes, threads and flows come and go by the thousand, and each would be a series that ends
+    /// Whether its rows leave as time series. Processes, threads, flows and their namespaces come and go by the thousand, and each would be a series that ends
     /// soon and is kept for years; their cgroups carry the same time, the host the same segments.
     pub fn is_exported(self) -> bool {
-        !matches!(self, Kind::Process | Kind::Thread | Kind::TcpFlow)
+        !matches!(self, Kind::Process | Kind::Thread | Kind::TcpFlow | Kind::NetNs)
     }
 }
 

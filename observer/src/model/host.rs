@@ -220,12 +220,8 @@ pub static RESIDUAL: Metric<Host> = Metric::new(
         },
         Part {
             attributes: &[("observer.reconcile.source", "netstat")],
-            read: |h| {
-                let kernel = h.tcp.kernel?;
-                let sent = kernel.segments?.saturating_sub(kernel.failed.unwrap_or(0));
-                // What found no place may be of any namespace.
-                Some(Residual { ours: h.tcp.own.filter(|_| h.tcp.full == Some(0))?, kernels: sent })
-            },
+            // What found no place may be of any namespace.
+            read: |h| Some(Residual { ours: h.tcp.own.filter(|_| h.tcp.full == Some(0))?, kernels: h.tcp.kernel?.sent()? }),
         },
     ]),
 );

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Event, Histogram, Host, Kind, Labels, LongStall, Metric, Point,
-    Process, Source, TcpFlow, Thread, Value,
+    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Event, Histogram, Host, Kind, Labels, LongStall, Metric, NetNs,
+    Point, Process, Source, TcpFlow, Thread, Value,
 };
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
@@ -31,6 +31,8 @@ pub struct Sample {
     pub long_stalls: Vec<LongStall>,
     /// TCP flows that retransmitted.
     pub tcp_flows: Vec<TcpFlow>,
+    /// Network namespaces of those flows.
+    pub netns: Vec<NetNs>,
     /// Processes.
     pub processes: Vec<Process>,
     /// Threads.
@@ -77,6 +79,7 @@ impl Snapshot {
         self.rows::<Contention>().for_each(|row| visit(&row));
         self.rows::<Allocator>().for_each(|row| visit(&row));
         self.rows::<TcpFlow>().for_each(|row| visit(&row));
+        self.rows::<NetNs>().for_each(|row| visit(&row));
         self.rows::<Process>().for_each(|row| visit(&row));
         self.rows::<Thread>().for_each(|row| visit(&row));
         self.rows::<Source>().for_each(|row| visit(&row));

@@ -157,34 +157,89 @@ pub struct KernelTcp {
 /// Names of the causes, in the order of [`Cause`].
 pub const CAUSE_NAMES: [&str; Cause::COUNT] = ["timeout", "fast", "probe", "syn", "synack"];
 
+impl KernelTcp {
+    /// Segments that were sent again indeed, as the programs count them.
+    pub fn sent(&self) -> Option<u64> {
+        Some(self.segments?.saturating_sub(self.failed.unwrap_or(0)))
+    }
+}
+
 /// The attribute that tells causes apart.
-const CAUSE: &str = "observer.tcp.cause";
-const NAME: &str = "observer.tcp.retransmits";
-const HELP: &str = "Segments that were sent again, by cause: timeout (the socket is in the Loss state: its timer expired), fast (Recovery: \
+pub(in crate::model) const CAUSE: &str = "observer.tcp.cause";
+pub(in crate::model) const NAME: &str = "observer.tcp.retransmits";
+pub(in crate::model) const HELP: &str = "Segments that were sent again, by cause: timeout (the socket is in the Loss state: its timer expired), fast (Recovery: \
      acknowledgements told of the loss), probe (tail-loss probe), syn, synack. The causes sum to the kernel's RetransSegs less \
      TCPRetransFail.";
 const FAILURES: &str = "observer.tcp.retransmit.failures";
 const FAILURES_HELP: &str = "Attempts to send a segment again that failed on this machine, mostly because the segment was still in one of its queues; they \
      are not among the retransmits. Known from Linux 6.17 on.";
 
+/// What was sent again by cause, as points of a metric of an entity.
 macro_rules! causes {
     ($entity:ty, $total:expr, $pace:expr) => {
         &[
-            causes!(@ $entity, Cause::Timeout, $total, $pace),
-            causes!(@ $entity, Cause::Fast, $total, $pace),
-            causes!(@ $entity, Cause::Probe, $total, $pace),
-            causes!(@ $entity, Cause::Syn, $total, $pace),
-            causes!(@ $entity, Cause::SynAck, $total, $pace),
+            $crate::model::tcp::causes!(@ $entity, Cause::Timeout, $total, $pace),
+            $crate::model::tcp::causes!(@ $entity, Cause::Fast, $total, $pace),
+            $crate::model::tcp::causes!(@ $entity, Cause::Probe, $total, $pace),
+            $crate::model::tcp::causes!(@ $entity, Cause::Syn, $total, $pace),
+            $crate::model::tcp::causes!(@ $entity, Cause::SynAck, $total, $pace),
         ]
     };
     (@ $entity:ty, $cause:expr, $total:expr, $pace:expr) => {
         Paced {
-            attributes: const { &[(CAUSE, CAUSE_NAMES[$cause as usize])] },
+            attributes: const { &[($crate::model::tcp::CAUSE, $crate::model::tcp::CAUSE_NAMES[$cause as usize])] },
             total: |e: &$entity| $total(e, $cause),
             pace: |e: &$entity| $pace(e, $cause),
         }
     };
 }
+
+/// The kernel's own counters as metrics of an entity, given how they are read, and where they count.
+macro_rules! kernel_metrics {
+    ($entity:ty, $kernel:expr, $where:literal) => {
+        $crate::model::tcp::kernel_metrics!(
+            @ $entity, $kernel, $where, KERNEL_SEGMENTS, "observer.tcp.kernel.retransmits", "K.RETRANS", "segment", segments,
+            "Segments sent again by the kernel's own count, some failed ones included (RetransSegs)."
+        );
+        $crate::model::tcp::kernel_metrics!(
+            @ $entity, $kernel, $where, KERNEL_FAILED, "observer.tcp.kernel.retransmit.failures", "K.FAILED", "segment", failed,
+            "Segments among those that could not be sent after all, by the kernel's own count (TCPRetransFail)."
+        );
+        $crate::model::tcp::kernel_metrics!(
+            @ $entity, $kernel, $where, KERNEL_TIMEOUTS, "observer.tcp.kernel.timeouts", "K.TIMEOUT", "timeout", timeouts,
+            "Retransmission timers that expired, by the kernel's own count (TCPTimeouts)."
+        );
+        $crate::model::tcp::kernel_metrics!(
+            @ $entity, $kernel, $where, KERNEL_PROBES, "observer.tcp.kernel.loss_probes", "K.PROBES", "probe", loss_probes,
+            "Tail-loss probes by the kernel's own count, those with new data included (TCPLossProbes)."
+        );
+        $crate::model::tcp::kernel_metrics!(
+            @ $entity, $kernel, $where, KERNEL_FAST, "observer.tcp.kernel.fast_retransmits", "K.FAST", "segment", fast,
+            "Segments sent again by fast retransmit, by the kernel's own count (TCPFastRetrans)."
+        );
+        $crate::model::tcp::kernel_metrics!(
+            @ $entity, $kernel, $where, KERNEL_SYN, "observer.tcp.kernel.syn_retransmits", "K.SYN", "segment", syn,
+            "SYNs and SYN-ACKs sent again by the kernel's own count (TCPSynRetrans)."
+        );
+    };
+    (@ $entity:ty, $kernel:expr, $where:literal, $static:ident, $name:literal, $title:literal, $thing:literal, $field:ident, $help:literal) => {
+        #[doc = $help]
+        pub static $static: Metric<$entity> = Metric::new(
+            $name,
+            $title,
+            Unit::Count($thing),
+            concat!($help, " ", $where),
+            Read::Counter(&[Part {
+                attributes: &[],
+                read: |entity| {
+                    let kernel: fn(&$entity) -> Option<$crate::model::tcp::KernelTcp> = $kernel;
+                    kernel(entity)?.$field
+                },
+            }]),
+        );
+    };
+}
+pub(in crate::model) use {causes, kernel_metrics};
 
 /// What a flow sent again.
 pub static RETRANSMITS: Metric<TcpFlow> = Metric::new(
@@ -364,49 +419,7 @@ pub mod host {
         Read::Counter(&[Part { attributes: &[], read: |h| Some(h.tcp.resent.filter(|_| h.tcp.tells_failures)?.failures) }]),
     );
 
-    macro_rules! kernel {
-        ($(#[$doc:meta])* $name:ident, $otel:literal, $title:literal, $thing:literal, $field:ident, $help:literal) => {
-            $(#[$doc])*
-            pub static $name: Metric<Host> = Metric::new(
-                $otel,
-                $title,
-                Unit::Count($thing),
-                concat!($help, " In the network namespace in which observer runs, since that was made."),
-                Read::Counter(&[Part { attributes: &[], read: |h| h.tcp.kernel?.$field }]),
-            );
-        };
-    }
-
-    kernel!(
-        /// Segments.
-        KERNEL_SEGMENTS, "observer.tcp.kernel.retransmits", "K.RETRANS", "segment", segments,
-        "Segments sent again by the kernel's own count, some failed ones included (RetransSegs)."
-    );
-    kernel!(
-        /// Failed ones.
-        KERNEL_FAILED, "observer.tcp.kernel.retransmit.failures", "K.FAILED", "segment", failed,
-        "Segments among those that could not be sent after all, by the kernel's own count (TCPRetransFail)."
-    );
-    kernel!(
-        /// Timeouts.
-        KERNEL_TIMEOUTS, "observer.tcp.kernel.timeouts", "K.TIMEOUT", "timeout", timeouts,
-        "Retransmission timers that expired, by the kernel's own count (TCPTimeouts)."
-    );
-    kernel!(
-        /// Probes.
-        KERNEL_PROBES, "observer.tcp.kernel.loss_probes", "K.PROBES", "probe", loss_probes,
-        "Tail-loss probes by the kernel's own count, those with new data included (TCPLossProbes)."
-    );
-    kernel!(
-        /// Fast retransmits.
-        KERNEL_FAST, "observer.tcp.kernel.fast_retransmits", "K.FAST", "segment", fast,
-        "Segments sent again by fast retransmit, by the kernel's own count (TCPFastRetrans)."
-    );
-    kernel!(
-        /// SYNs.
-        KERNEL_SYN, "observer.tcp.kernel.syn_retransmits", "K.SYN", "segment", syn,
-        "SYNs and SYN-ACKs sent again by the kernel's own count (TCPSynRetrans)."
-    );
+    kernel_metrics!(Host, |h| h.tcp.kernel, "In the network namespace in which observer runs, since that was made.");
 }
 
 #[cfg(test)]

@@ -325,6 +325,7 @@ mod tests {
                 cpus: Vec::new(),
                 cgroups: if self.0 > 1 { vec![a] } else { Vec::new() },
                 contentions: Vec::new(),
+                netns: Vec::new(),
                 long_stalls: Vec::new(),
                 tcp_flows: vec![flow],
                 processes: Vec::new(),

@@ -16,8 +16,8 @@ use crate::model::memory::StallLatency;
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Longest, OffCpu, Open,
-    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Used,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Longest, NetNs, OffCpu,
+    Open, Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Used,
 };
 
 const MS: u64 = 1_000_000;
@@ -269,6 +269,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         memory: if sched { vec![allocator(second)] } else { Vec::new() },
         tcp_flows: if sched { FLOWS.iter().map(|flow| flow.at(second)).collect() } else { Vec::new() },
         processes: PROCESSES_DID.iter().map(|did| did.process(second, sched)).collect(),
+        netns: if sched { NETNS.iter().map(|(inode, kernels)| netns(*inode, *kernels, second)).collect() } else { Vec::new() },
         long_stalls: Vec::new(),
         events: Vec::new(),
         threads: Vec::new(),
@@ -454,6 +455,16 @@ static FLOWS: &[Resends] = &[
         last: last(0, 0, 0, 0, 12),
     },
 ];
+
+/// Their namespaces: the inode, and the segments a second that the kernel counts, where that is known.
+static NETNS: &[(u32, Option<u64>)] = &[(4_026_531_840, Some(18)), (4_026_532_201, None)];
+
+fn netns(inode: u32, kernels: Option<u64>, second: u64) -> NetNs {
+    let mut resent = Resent::default();
+    FLOWS.iter().filter(|flow| flow.netns == inode).for_each(|flow| resent.add(&flow.at(second).resent));
+    let kernel = kernels.map(|segments| KernelTcp { segments: Some(segments * second), failed: Some(0), ..KernelTcp::default() });
+    NetNs { inode, resent, kernel }
+}
 
 impl Resends {
     fn at(&self, second: u64) -> TcpFlow {

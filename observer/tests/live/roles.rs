@@ -31,6 +31,7 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("touch", [mib]) => touch(mib),
         ("write", [path, mib]) => write(path, mib),
         ("read", [path, times]) => read(path, times),
+        ("unheard", []) => super::tcp::unheard(),
         _ => Err(format!("no role {role} with {arguments:?}")),
     };
     match done {

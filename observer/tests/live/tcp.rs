@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -40,6 +40,7 @@ pub(crate) fn trials() -> Vec<Test> {
         ("tcp::fast_retransmits_of_ipv6_agree_with_the_kernel", || in_namespace(|space| lossy_bulk(space, V6))),
         ("tcp::readings_in_between_lose_nothing", || in_namespace(|space| read_in_between(space, true))),
         ("tcp::readings_in_between_lose_nothing_without_a_barrier", || in_namespace(|space| read_in_between(space, false))),
+        ("tcp::a_namespace_has_its_row", || in_namespace(row_of_a_namespace)),
         ("tcp::a_burst_is_an_event", || in_namespace(burst)),
         ("tcp::mapped_addresses_are_ipv4", || in_namespace(mapped)),
         ("tcp::failed_attempts_are_counted_apart", || in_namespace(failures)),
@@ -385,6 +386,30 @@ fn read_in_between(space: &mut Space, barrier: bool) -> Result<String, String> {
         return Err(format!("{readings} readings, too little was lost: {kernels:?}"));
     }
     Ok(format!("{} segments in {readings} readings, {before} of them before the last", ours.total()))
+}
+
+/// A namespace's row is the sum of its flows; beside it are the kernel's counters, where a flow has a process that leads there.
+fn row_of_a_namespace(space: &mut Space) -> Result<String, String> {
+    let own = std::env::current_exe().map_err(say("own program"))?;
+    // Of this thread's namespace, which this process's first thread is not in.
+    let mut worker = Command::new(own).args(["role:unheard"]).stdin(Stdio::piped()).spawn().map_err(say("worker"))?;
+    let counted = until(|kernel| kernel.timeouts >= 2).and_then(|()| space.agrees());
+    let row = |sample: &Sample, inode| sample.netns.iter().find(|row| u64::from(row.inode) == inode).cloned();
+    worker.kill().and_then(|()| worker.wait()).map_err(say("worker"))?;
+    let (sample, ours, kernels) = counted?;
+    let row = row(&sample, space.inode).ok_or("no row of the namespace")?;
+    let known = health::flows_have_processes()?.then_some((Some(kernels.segments), Some(kernels.failed)));
+    let found = row.kernel.map(|kernel| (kernel.segments, kernel.failed));
+    let figures = format!("{row:?}; the flows have {}, the kernel says {kernels:?}", ours.total());
+    if row.resent == ours && found == known { Ok(figures) } else { Err(figures) }
+}
+
+/// A worker's part in that: it sends what nobody hears, until it is ended.
+pub(crate) fn unheard() -> Result<(), String> {
+    let (mut client, server) = pair(V4)?;
+    deaf(&server)?;
+    client.write_all(b"x").map_err(say("write"))?;
+    io::stdin().read_to_end(&mut Vec::new()).map(drop).map_err(say("read"))
 }
 
 /// What sends many segments again is told when it begins, and when it has been quiet.

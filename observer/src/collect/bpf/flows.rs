@@ -3,7 +3,7 @@
 //! Sums never go backwards: a flow that is forgotten leaves what it had to the row `~other`, where what the kernel's map had no room for
 //! is, too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,9 @@ pub struct Flows {
     forgotten: Resent,
     inherited: Resent,
     overflow: Resent,
-    /// Inode of observer's own network namespace, and the segments sent again in it.
-    own: Option<(u32, u64)>,
+    /// Of the network namespaces of these flows, and of observer's own, if that can be told.
+    netns: HashMap<u32, Resent>,
+    own: Option<u32>,
     tells_failures: bool,
     /// Nanoseconds of a tick of the kernel.
     tick: u64,
@@ -47,8 +48,9 @@ impl Flows {
     /// Nothing yet, of a kernel with ticks of `tick` nanoseconds; `netns` is the inode of observer's own network namespace.
     pub fn new(tells_failures: bool, tick: u64, netns: Option<u32>) -> Flows {
         let nothing = Resent::default();
-        let own = netns.map(|netns| (netns, 0));
-        Flows { flows: HashMap::new(), forgotten: nothing, inherited: nothing, overflow: nothing, own, tells_failures, tick }
+        let (flows, own) = (HashMap::new(), netns);
+        let netns = own.iter().map(|inode| (*inode, nothing)).collect();
+        Flows { flows, forgotten: nothing, inherited: nothing, overflow: nothing, netns, own, tells_failures, tick }
     }
 
     /// A round begins: what was added up so far has been told.
@@ -60,13 +62,12 @@ impl Flows {
 
     /// A flow was taken from the kernel's map.
     pub fn add(&mut self, key: &FlowKey, flow: &Flow, now: Instant) {
-        if let Some((_, segments)) = self.own.as_mut().filter(|(netns, _)| *netns == key.netns) {
-            *segments += flow.segments.iter().sum::<u64>();
-        }
         let last = Condition { kernel: flow.last, tick: self.tick };
         let nothing = Resent::default();
+        let grown = Resent { segments: flow.segments, failures: flow.failures };
+        self.netns.entry(key.netns).or_default().add(&grown);
         let total = self.flows.entry(id(key)).or_insert(Total { resent: nothing, told: nothing, last, seen: now });
-        total.resent.add(&Resent { segments: flow.segments, failures: flow.failures });
+        total.resent.add(&grown);
         (total.last, total.seen) = (last, now);
     }
 
@@ -88,11 +89,21 @@ impl Flows {
                 self.inherited.add(&total.told);
             }
         }
+        let present: HashSet<u32> = self.flows.keys().map(|id| id.netns).chain(self.own).collect();
+        self.netns.retain(|inode, _| present.contains(inode));
     }
 
     /// Segments of observer's own network namespace, but for those that found no place; `None` where it cannot be told.
     pub fn own(&self) -> Option<u64> {
-        Some(self.own?.1)
+        Some(self.netns.get(&self.own?)?.total())
+    }
+
+    /// What was sent again in each network namespace of these flows, ascending by inode.
+    pub fn netns(&self) -> Vec<(u32, Resent)> {
+        let mut all: Vec<_> =
+            self.netns.iter().map(|(inode, resent)| (*inode, *resent)).filter(|(inode, _)| *inode != 0).collect();
+        all.sort_unstable_by_key(|(inode, _)| *inode);
+        all
     }
 
     /// All of it in sum.
@@ -260,7 +271,7 @@ mod tests {
     #[test]
     fn a_hundred_thousand_flows_leave_a_thousand_rows_and_exact_sums() {
         let start = Instant::now();
-        let mut flows = Flows::new(true, 1);
+        let mut flows = Flows::new(true, 1, Some(9));
         let (mut opened, mut expected, mut before) = (0u32, Resent::default(), Resent::default());
         // From none to more than the kernel's map has room for.
         for round in 0..40u32 {
@@ -277,7 +288,7 @@ mod tests {
                 expected.failures += sent.failures;
             }
             flows.settle(now);
-            let rows = flows.rows(|_| None);
+            let rows = flows.rows(|_| None, |_| None);
             let mut sum = Resent::default();
             rows.iter().for_each(|row| sum.add(&row.resent));
             assert_eq!((sum, flows.sum()), (expected, expected));

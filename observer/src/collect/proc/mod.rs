@@ -14,6 +14,7 @@ pub mod topology;
 pub mod uptime;
 pub mod vmstat;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 pub use file::{Error, Malformed};
@@ -85,6 +86,19 @@ impl Proc {
         self.read("net/snmp", |text| net::parse(text, &mut tcp))?;
         self.read("net/netstat", |text| net::parse(text, &mut tcp))?;
         Ok(tcp)
+    }
+
+    /// The same in the network namespace with this inode, through a process that is said to be in it; `None` when it is not there.
+    pub fn tcp_of(&mut self, pid: u32, inode: u32) -> Option<KernelTcp> {
+        let found = std::fs::metadata(self.root.join(format!("{pid}/ns/net"))).ok()?;
+        if found.ino() != u64::from(inode) {
+            return None;
+        }
+        let mut tcp = KernelTcp::default();
+        for file in ["snmp", "netstat"] {
+            self.read(&format!("{pid}/net/{file}"), |text| net::parse(text, &mut tcp)).ok()?;
+        }
+        Some(tcp)
     }
 
     /// Host name, escaped (`/proc/sys/kernel/hostname`): the name in the reader's own UTS namespace, whichever mount of proc it is.

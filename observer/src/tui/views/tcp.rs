@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 
 use super::{below, trouble};
 use crate::model::tcp::Who;
-use crate::model::{Host, Metric, Row, Snapshot, TcpFlow, Value, tcp};
+use crate::model::{Host, Metric, NetNs, Row, Snapshot, TcpFlow, Value, netns, tcp};
 use crate::tui::app::{App, Hits};
 use crate::tui::format::{Format, UNKNOWN, count};
 use crate::tui::palette::{Palette, Tone};
@@ -58,7 +58,10 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
         text::put_pieces(buffer, inner, 0, palette, ours(&row));
         text::put_pieces(buffer, inner, 1, palette, kernels(&row));
     }
-    let rest = below(inner, 2);
+    let spaces = namespaces(snapshot);
+    let lines = 2 + u16::from(!spaces.is_empty());
+    text::put_pieces(buffer, inner, 2, palette, spaces);
+    let rest = below(inner, lines);
     let sums = sums(rest.height, snapshot.is.tcp_flows.len());
     draw_sums(buffer, below(rest, rest.height - sums), palette, snapshot);
     let list = &app.tcp;
@@ -87,6 +90,22 @@ fn sums(lines: u16, flows: usize) -> u16 {
     const MOST: u16 = 12;
     let wanted = u16::try_from(flows).unwrap_or(MOST).min(MOST) + 1;
     if flows == 0 { 0 } else { wanted.min(lines / 3) }
+}
+
+/// The network namespaces of the flows, where there are several, each beside the kernel's own count; those that send most again first.
+fn namespaces(snapshot: &Snapshot) -> Vec<Piece> {
+    let mut rows: Vec<_> = snapshot.rows::<NetNs>().map(|row| (row.number(&netns::RETRANSMITS, &[]), row)).collect();
+    if rows.len() < 2 {
+        return Vec::new();
+    }
+    rows.sort_by(|a, b| order(a.0, b.0, true));
+    let mut pieces = vec![piece(0, Tone::Dim, "by network namespace:")];
+    for (number, (rate, row)) in (1..=u8::MAX).zip(rows) {
+        let kernels = Format::Rate.text(row.number(&netns::KERNEL_SEGMENTS, &[]));
+        let text = format!("{} {}, kernel {kernels};", row.is.inode, Format::Rate.text(rate));
+        pieces.push(piece(number, Tone::Dim, text));
+    }
+    pieces
 }
 
 /// Flows in sum, on the left by the peer's address, on the right by cgroup; those that send most again first.

@@ -35,6 +35,7 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
         memory: Vec::new(),
         tcp_flows: Vec::new(),
         processes: Vec::new(),
+        netns: Vec::new(),
         long_stalls: Vec::new(),
         events: Vec::new(),
         threads: Vec::new(),
