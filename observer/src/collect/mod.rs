@@ -233,6 +233,7 @@ impl Collector {
                 path: found.path,
                 unit: found.unit,
                 cpu: found.cpu,
+                resources: found.resources,
             })
             .collect();
         for (id, name) in [(Key::ROOT, "/"), (Key::OTHER, "~other"), (Key::GONE, "~gone"), (Key::IDLE, "~idle")] {
@@ -244,6 +245,7 @@ impl Collector {
                     path: name.into(),
                     unit: None,
                     cpu: CpuStat::default(),
+                    resources: Arc::default(),
                     sched: Some(sched),
                     longest: self.hook.longest(id, path),
                 });

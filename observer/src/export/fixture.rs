@@ -176,6 +176,7 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
         path: path.into(),
         unit: (path != "/").then(|| "a.slice".into()),
         cpu,
+        resources: Arc::default(),
         sched: Some(Arc::new(sched)),
         longest: None,
     }

@@ -268,7 +268,7 @@ mod tests {
             let _ = self.1.send(Collect);
             self.0 += 1;
             let (path, cpu) = ("/a".to_owned(), CpuStat::default());
-            let a = Cgroup { id: A, path, unit: None, cpu, sched: None, longest: None };
+            let a = Cgroup { id: A, path, unit: None, cpu, resources: Arc::default(), sched: None, longest: None };
             Sample {
                 time: SystemTime::UNIX_EPOCH,
                 uptime: Duration::from_millis(self.0),

@@ -218,6 +218,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             throttled: did.throttled.map(|throttled| throttled * MS * second),
             limit: did.throttled.map(|_| 2.0),
         },
+        resources: Arc::default(),
         sched: sched.then(|| Arc::new(did.sched(second))),
         longest: (sched && did.pending + did.stopped > 0).then(|| Longest {
             time: 30_100_000,

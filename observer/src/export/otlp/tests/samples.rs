@@ -54,6 +54,7 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
             throttled_periods: Some(step),
             limit: Some(1.5),
         },
+        resources: Arc::default(),
         sched: Some(Arc::new(sched(step))),
         longest: None,
     }
