@@ -8,7 +8,7 @@ pub mod roots;
 pub mod support;
 pub mod tasks;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -168,18 +168,21 @@ impl Collector {
     }
 
     /// The machine's page allocator first, then its nodes.
-    fn memory(&self, health: &mut Health) -> Vec<Allocator> {
+    fn memory(&mut self, health: &mut Health) -> Vec<Allocator> {
         let (counts, source) = self.hook.memory();
         health.push(source);
-        let mut rows: Vec<_> =
-            counts.into_iter().map(|counts| Allocator { node: None, counts: Some(counts), locality: None }).collect();
-        let nodes = health.read("numa", || numa::read(&self.roots.sys)).unwrap_or_default();
-        rows.extend(nodes.into_iter().map(|(node, locality)| Allocator {
+        let machine = counts.map(|counts| Allocator { node: None, counts: Some(counts), locality: None, free: None });
+        let locality: BTreeMap<_, _> =
+            health.read("numa", || numa::read(&self.roots.sys)).unwrap_or_default().into_iter().collect();
+        let mut free = health.read("buddyinfo", || self.proc.free_blocks()).unwrap_or_default();
+        let nodes: BTreeSet<u32> = locality.keys().chain(free.keys()).copied().collect();
+        let node = |node| Allocator {
             node: Some(node),
             counts: None,
-            locality: Some(locality),
-        }));
-        rows
+            locality: locality.get(&node).copied(),
+            free: free.remove(&node).map(Arc::new),
+        };
+        machine.into_iter().chain(nodes.into_iter().map(node)).collect()
     }
 
     /// The programs' count of all namespaces beside the kernel's of this one.

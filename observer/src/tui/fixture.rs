@@ -9,8 +9,10 @@ use observer_common::sched::{Key, kind};
 use observer_common::tcp::{Cause, Last};
 
 use crate::model::cgroup::CpuStat;
+use crate::model::cgroup::resources::{Events, MemoryStat, Resources};
 use crate::model::cpu::{Time, Topology};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
+use crate::model::memory::FreeBlocks;
 use crate::model::tcp::{Condition, FlowId, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
@@ -218,7 +220,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             throttled: did.throttled.map(|throttled| throttled * MS * second),
             limit: did.throttled.map(|_| 2.0),
         },
-        resources: Arc::default(),
+        resources: Arc::new(did.resources(second)),
         sched: sched.then(|| Arc::new(did.sched(second))),
         longest: (sched && did.pending + did.stopped > 0).then(|| Longest {
             time: 30_100_000,
@@ -241,7 +243,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
-        memory: if sched { vec![allocator(second)] } else { Vec::new() },
+        memory: if sched { vec![allocator(second), node()] } else { vec![node()] },
         tcp_flows: if sched { FLOWS.iter().map(|flow| flow.at(second)).collect() } else { Vec::new() },
         processes: PROCESSES_DID.iter().map(|did| did.process(second, sched)).collect(),
         threads: Vec::new(),
@@ -289,6 +291,39 @@ impl Did {
         let (throttled, migrated) = (ms(self.stopped), self.pending * MS * second);
         Sched { throttled, migrated, open, used: Some(used), ..waited(second, self.cpu, self.wait) }
     }
+
+    /// The root has no memory files, who does nothing has no files at all, who has a quota has limits of memory, too.
+    fn resources(&self, second: u64) -> Resources {
+        if self.cpu == 0 {
+            return Resources::default();
+        }
+        let stalled = |some: u64, full: u64| Some(Stalled { some: some * MS * second, full: Some(full * MS * second) });
+        let pressures = Resources {
+            cpu_pressure: stalled(self.wait.min(1_000), 0),
+            memory_pressure: stalled(self.stopped / 2, self.stopped / 4),
+            io_pressure: stalled(0, 0),
+            memory: MemoryStat::default(),
+        };
+        if self.path == b"/" {
+            return pressures;
+        }
+        let usage = self.cpu << 20;
+        let limited = |value: u64| self.throttled.map(|_| value);
+        let memory = MemoryStat {
+            usage: Some(usage),
+            limit: limited(GIB),
+            high: limited(900 << 20),
+            events: Events { max: Some(7 * second), oom_kill: limited(second), ..Events::default() },
+            anon: Some(usage / 2),
+            file: Some(usage / 4),
+            kernel: Some(usage / 8),
+            faults: Some(1_200 * second),
+            major_faults: Some(3 * second),
+            nodes: Arc::from([(0, usage / 2), (1, usage / 4)]),
+            ..MemoryStat::default()
+        };
+        Resources { memory, ..pressures }
+    }
 }
 
 fn allocator(second: u64) -> Allocator {
@@ -301,7 +336,14 @@ fn allocator(second: u64) -> Allocator {
     counts.stalls[1].counts[bucket(40_000)] = 300 * second;
     counts.stalls[1].counts[bucket(2 * MS)] = 9 * second;
     counts.stalls[1].sum = 30 * MS * second;
-    Allocator { node: None, counts: Some(Arc::new(counts)), locality: None }
+    Allocator { node: None, counts: Some(Arc::new(counts)), locality: None, free: None }
+}
+
+/// A node whose free memory is in pieces.
+fn node() -> Allocator {
+    let normal = vec![8_077, 5_927, 4_655, 3_227, 2_161, 1_508, 974, 655, 485, 381, 66];
+    let free = FreeBlocks { zones: vec![(1, vec![1, 2, 4, 2, 5, 4, 3, 3, 4, 2, 52]), (2, normal)] };
+    Allocator { node: Some(0), counts: None, locality: None, free: Some(Arc::new(free)) }
 }
 
 /// In the order of the model. Like the kernel side's, a counter is there only when it has grown.
