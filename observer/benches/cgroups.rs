@@ -1,5 +1,5 @@
-//! What a reading of 1,000 cgroups costs: the first one, which opens every file; one while nobody runs; one while every tenth cgroup works.
-//! Needs root; `cargo xtask bench cgroups`. On a host with v1 the memory files are those of v1.
+//! What a reading of 1,000 cgroups costs: of their CPU alone; the first one, which opens every file; one while nobody runs; one while every
+//! tenth cgroup works. Needs root; `cargo xtask bench cgroups`. On a host with v1 the memory files are those of v1.
 
 use std::error::Error;
 use std::fs;
@@ -45,9 +45,10 @@ fn run() -> Result<()> {
     if memory.join("memory.limit_in_bytes").exists() {
         made.fill(&memory)?;
     }
-    let mut first = Vec::new();
+    let (mut hasty, mut first) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let mut cgroups = Cgroups::open(root)?;
+        hasty.push(cost(|| cgroups.read_hastily().map(drop))?);
         first.push(cost(|| cgroups.read().map(drop))?);
     }
     let mut cgroups = Cgroups::open(root)?;
@@ -60,7 +61,8 @@ fn run() -> Result<()> {
         working.push(cost(|| cgroups.read().map(drop))?);
     }
     println!("microseconds of CPU time a cgroup, {all} cgroups: mean, least");
-    for (what, times) in [("first reading", first), ("nobody works", idle), ("every tenth works", working)] {
+    for (what, times) in [("CPU alone", hasty), ("first reading", first), ("nobody works", idle), ("every tenth works", working)]
+    {
         let mean = times.iter().sum::<f64>() / times.len() as f64;
         let least = times.iter().copied().fold(f64::INFINITY, f64::min);
         println!("{what:<20} {:7.2} {:7.2}", mean * 1e6 / all as f64, least * 1e6 / all as f64);

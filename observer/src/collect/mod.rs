@@ -37,6 +37,8 @@ pub struct Collector {
     cgroups: Option<Cgroups>,
     hook: Hook,
     tasks: TaskSource,
+    /// Somebody waits for the first sample, and more come soon.
+    is_hasty: bool,
 }
 
 impl Collector {
@@ -51,6 +53,7 @@ impl Collector {
             machine: None,
             cgroups: None,
             hook: Hook::off("the programs are not attached (--no-bpf)"),
+            is_hasty: false,
         }
     }
 
@@ -65,12 +68,14 @@ impl Collector {
             self.machine = topology::read(&self.roots.sys).ok();
         }
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
+        self.is_hasty = false;
         self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), adapt);
         self.start = SystemTime::now();
     }
 
-    /// Says in health that [`Collector::attach`] is about to be called.
+    /// Says in health that [`Collector::attach`] is about to be called; until then samples leave out what takes long.
     pub fn will_attach(&mut self) {
+        self.is_hasty = true;
         self.hook = Hook::off("the programs are being attached");
     }
 
@@ -198,7 +203,8 @@ impl Collector {
             if self.cgroups.is_none() {
                 self.cgroups = Some(Cgroups::open(&self.roots.cgroup)?);
             }
-            self.cgroups.as_mut().map(Cgroups::read).transpose()
+            let read = if self.is_hasty { Cgroups::read_hastily } else { Cgroups::read };
+            self.cgroups.as_mut().map(read).transpose()
         });
         let listing = listing.flatten().unwrap_or_default();
         if let Some(unreadable) = &listing.unreadable {

@@ -9,7 +9,7 @@ use observer_common::sched::{Key, kind};
 use observer_common::tcp::{Cause, Last};
 
 use crate::model::cgroup::CpuStat;
-use crate::model::cgroup::resources::{Events, MemoryStat, Resources};
+use crate::model::cgroup::resources::{self, Events, MemoryStat, Resources};
 use crate::model::cpu::{Time, Topology};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
 use crate::model::memory::FreeBlocks;
@@ -302,25 +302,27 @@ impl Did {
             cpu_pressure: stalled(self.wait.min(1_000), 0),
             memory_pressure: stalled(self.stopped / 2, self.stopped / 4),
             io_pressure: stalled(0, 0),
-            memory: MemoryStat::default(),
+            memory: resources::Memory::default(),
         };
         if self.path == b"/" {
             return pressures;
         }
         let usage = self.cpu << 20;
         let limited = |value: u64| self.throttled.map(|_| value);
-        let memory = MemoryStat {
+        let memory = resources::Memory {
             usage: Some(usage),
             limit: limited(GIB),
             high: limited(900 << 20),
             events: Events { max: Some(7 * second), oom_kill: limited(second), ..Events::default() },
-            anon: Some(usage / 2),
-            file: Some(usage / 4),
-            kernel: Some(usage / 8),
-            faults: Some(1_200 * second),
-            major_faults: Some(3 * second),
+            stat: MemoryStat {
+                anon: Some(usage / 2),
+                file: Some(usage / 4),
+                kernel: Some(usage / 8),
+                faults: Some(1_200 * second),
+                major_faults: Some(3 * second),
+                ..MemoryStat::default()
+            },
             nodes: Arc::from([(0, usage / 2), (1, usage / 4)]),
-            ..MemoryStat::default()
         };
         Resources { memory, ..pressures }
     }

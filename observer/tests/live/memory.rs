@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use observer::collect::{Collector, Roots};
-use observer::model::cgroup::resources::MemoryStat;
+use observer::model::cgroup::resources::Memory;
 use observer::model::{Allocations, Row, Sample, State, Used, cgroup};
 use observer_common::memory::{Class, ORDERS, Stall, place};
 use observer_common::sched::Key;
@@ -217,7 +217,7 @@ impl Beside {
 }
 
 /// The memory of a cgroup as observer tells it, in a sample between two readings of the files.
-fn told(collector: &mut Collector, key: Key, beside: &Beside) -> Result<MemoryStat, String> {
+fn told(collector: &mut Collector, key: Key, beside: &Beside) -> Result<Memory, String> {
     let before = beside.read()?;
     let sample = collector.collect();
     let after = beside.read()?;
@@ -225,7 +225,7 @@ fn told(collector: &mut Collector, key: Key, beside: &Beside) -> Result<MemorySt
     let memory = &row.resources.memory;
     // Charges are taken from a stock of each CPU, and counts are summed up by and by.
     const SLACK: u64 = 1 << 20;
-    let told = [("usage", memory.usage), ("anon", memory.anon), ("oom_kill", memory.events.oom_kill)];
+    let told = [("usage", memory.usage), ("anon", memory.stat.anon), ("oom_kill", memory.events.oom_kill)];
     for (((name, told), before), after) in told.into_iter().zip(before).zip(after) {
         let told = told.ok_or_else(|| format!("{name} is unknown"))?;
         let slack = if name == "oom_kill" { 0 } else { SLACK };
@@ -253,7 +253,7 @@ fn files_tell_what_is_used_and_what_is_allowed() -> Result<String, String> {
     let worker = launcher.work("hold 32")?;
     launcher.asleep(worker)?;
     let held = told(&mut collector, key, &beside)?;
-    if held.limit != Some(limit) || held.anon < Some(32 << 20) || held.usage < held.anon {
+    if held.limit != Some(limit) || held.stat.anon < Some(32 << 20) || held.usage < held.stat.anon {
         return Err(format!("32 MiB are held below a limit of 64: {held:?}"));
     }
     let pid = rustix::process::Pid::from_raw(worker.cast_signed()).ok_or("a worker without a pid")?;
@@ -269,7 +269,7 @@ fn files_tell_what_is_used_and_what_is_allowed() -> Result<String, String> {
     // Where there is swap, nobody need be killed.
     let swaps = fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1);
     let happened = events.max > held.events.max && (swaps || events.oom_kill == Some(1));
-    if happened && killed.anon < held.anon { Ok(figures) } else { Err(figures) }
+    if happened && killed.stat.anon < held.stat.anon { Ok(figures) } else { Err(figures) }
 }
 
 /// Time that some task of a cgroup was stalled for memory, in nanoseconds, by the kernel's own count.

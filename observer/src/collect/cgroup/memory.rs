@@ -4,31 +4,31 @@
 //! and the first that is wrong is the error. Lines with other names are left out: every kernel adds some.
 
 use crate::collect::proc::Malformed;
-use crate::model::cgroup::resources::MemoryStat;
+use crate::model::cgroup::resources::{Memory, MemoryStat};
 
 /// v1 has no word for "no limit": it writes the largest multiple of a page below 2⁶³.
 const NO_LIMIT: u64 = 1 << 62;
 
 /// `memory.current`; v1 `memory.usage_in_bytes`.
-pub fn usage(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn usage(text: &str, memory: &mut Memory) -> Result<(), Malformed> {
     memory.usage = Some(number(text)?);
     Ok(())
 }
 
 /// `memory.max`; v1 `memory.limit_in_bytes`.
-pub fn limit(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn limit(text: &str, memory: &mut Memory) -> Result<(), Malformed> {
     memory.limit = threshold(text)?;
     Ok(())
 }
 
 /// `memory.high`.
-pub fn high(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn high(text: &str, memory: &mut Memory) -> Result<(), Malformed> {
     memory.high = threshold(text)?;
     Ok(())
 }
 
 /// `memory.events`.
-pub fn events(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn events(text: &str, memory: &mut Memory) -> Result<(), Malformed> {
     let events = &mut memory.events;
     fields(
         text,
@@ -44,73 +44,73 @@ pub fn events(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
 }
 
 /// v1 `memory.failcnt`.
-pub fn failures(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn failures(text: &str, memory: &mut Memory) -> Result<(), Malformed> {
     memory.events.max = Some(number(text)?);
     Ok(())
 }
 
 /// v1 `memory.oom_control`.
-pub fn oom_control(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn oom_control(text: &str, memory: &mut Memory) -> Result<(), Malformed> {
     fields(text, &mut [("oom_kill", &mut memory.events.oom_kill)])
 }
 
 /// v2 `memory.stat`.
-pub fn stat(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn stat(text: &str, stat: &mut MemoryStat) -> Result<(), Malformed> {
     let [mut stacks, mut tables, mut percpu, mut slab, mut refaults] = [None; 5];
     let result = fields(
         text,
         &mut [
-            ("anon", &mut memory.anon),
-            ("file", &mut memory.file),
-            ("kernel", &mut memory.kernel),
+            ("anon", &mut stat.anon),
+            ("file", &mut stat.file),
+            ("kernel", &mut stat.kernel),
             ("kernel_stack", &mut stacks),
             ("pagetables", &mut tables),
             ("percpu", &mut percpu),
             ("slab", &mut slab),
-            ("pgfault", &mut memory.faults),
-            ("pgmajfault", &mut memory.major_faults),
-            ("pgscan", &mut memory.scanned),
-            ("pgsteal", &mut memory.reclaimed),
+            ("pgfault", &mut stat.faults),
+            ("pgmajfault", &mut stat.major_faults),
+            ("pgscan", &mut stat.scanned),
+            ("pgsteal", &mut stat.reclaimed),
             ("workingset_refault", &mut refaults),
-            ("workingset_refault_anon", &mut memory.refaults_anon),
-            ("workingset_refault_file", &mut memory.refaults_file),
+            ("workingset_refault_anon", &mut stat.refaults_anon),
+            ("workingset_refault_file", &mut stat.refaults_file),
         ],
     );
-    if memory.kernel.is_none() {
-        memory.kernel = [stacks, tables, percpu, slab].into_iter().flatten().reduce(u64::saturating_add);
+    if stat.kernel.is_none() {
+        stat.kernel = [stacks, tables, percpu, slab].into_iter().flatten().reduce(u64::saturating_add);
     }
     // Before 5.9, when only pages of files were watched.
-    memory.refaults_file = memory.refaults_file.or(refaults);
+    stat.refaults_file = stat.refaults_file.or(refaults);
     result
 }
 
 /// v1 `memory.stat`.
-pub fn stat_v1(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn stat_v1(text: &str, stat: &mut MemoryStat) -> Result<(), Malformed> {
     fields(
         text,
         &mut [
-            ("total_rss", &mut memory.anon),
-            ("total_cache", &mut memory.file),
-            ("total_pgfault", &mut memory.faults),
-            ("total_pgmajfault", &mut memory.major_faults),
-            ("total_workingset_refault_anon", &mut memory.refaults_anon),
-            ("total_workingset_refault_file", &mut memory.refaults_file),
+            ("total_rss", &mut stat.anon),
+            ("total_cache", &mut stat.file),
+            ("total_pgfault", &mut stat.faults),
+            ("total_pgmajfault", &mut stat.major_faults),
+            ("total_workingset_refault_anon", &mut stat.refaults_anon),
+            ("total_workingset_refault_file", &mut stat.refaults_file),
         ],
     )
 }
 
 /// v2 `memory.numa_stat`, `anon N0=4096 N1=0`: bytes by node.
-pub fn nodes(text: &str, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn nodes(text: &str, memory: &mut Memory) -> Result<(), Malformed> {
     by_node(text, &["anon ", "file "], 1, memory)
 }
 
 /// v1 `memory.numa_stat`, `hierarchical_total=7 N0=7`: pages of this size, by node.
-pub fn nodes_v1(text: &str, page: u64, memory: &mut MemoryStat) -> Result<(), Malformed> {
+pub fn nodes_v1(text: &str, page: u64, memory: &mut Memory) -> Result<(), Malformed> {
     by_node(text, &["hierarchical_total="], page, memory)
 }
 
 /// The sum of these lines by node.
-fn by_node(text: &str, lines: &[&str], unit: u64, memory: &mut MemoryStat) -> Result<(), Malformed> {
+fn by_node(text: &str, lines: &[&str], unit: u64, memory: &mut Memory) -> Result<(), Malformed> {
     let mut nodes: Vec<(u32, u64)> = Vec::new();
     let wanted = |line: &&str| lines.iter().any(|name| line.starts_with(name));
     for line in text.lines().filter(wanted) {
@@ -166,35 +166,35 @@ mod tests {
     use super::*;
     use crate::model::cgroup::resources::Events;
 
-    type Parse = fn(&str, &mut MemoryStat) -> Result<(), Malformed>;
+    type Parse<T> = fn(&str, &mut T) -> Result<(), Malformed>;
 
-    fn parsed(parse: Parse, text: &str) -> (MemoryStat, Option<String>) {
-        let mut memory = MemoryStat::default();
-        let problem = parse(text, &mut memory).err().map(|malformed| malformed.to_string());
-        (memory, problem)
+    fn parsed<T: Default>(parse: Parse<T>, text: &str) -> (T, Option<String>) {
+        let mut known = T::default();
+        let problem = parse(text, &mut known).err().map(|malformed| malformed.to_string());
+        (known, problem)
     }
 
     #[track_caller]
-    fn check(parse: Parse, text: &str, expected: MemoryStat) {
+    fn check<T: Default + PartialEq + std::fmt::Debug>(parse: Parse<T>, text: &str, expected: T) {
         assert_eq!(parsed(parse, text), (expected, None), "{text}");
     }
 
     #[track_caller]
-    fn wrong(parse: Parse, text: &str, expected: &str) {
-        assert_eq!(parsed(parse, text), (MemoryStat::default(), Some(expected.to_owned())), "{text}");
+    fn wrong(parse: Parse<Memory>, text: &str, expected: &str) {
+        assert_eq!(parsed(parse, text), (Memory::default(), Some(expected.to_owned())), "{text}");
     }
 
     #[test]
     fn usages_and_limits() {
-        let none = MemoryStat::default;
-        check(usage, "42766336\n", MemoryStat { usage: Some(42_766_336), ..none() });
+        let none = Memory::default;
+        check(usage, "42766336\n", Memory { usage: Some(42_766_336), ..none() });
         check(limit, "max\n", none());
-        check(limit, "1073741824\n", MemoryStat { limit: Some(1 << 30), ..none() });
+        check(limit, "1073741824\n", Memory { limit: Some(1 << 30), ..none() });
         check(limit, "9223372036854771712\n", none());
         check(limit, "9223372036854710272\n", none());
-        check(limit, "0\n", MemoryStat { limit: Some(0), ..none() });
-        check(high, "5\n", MemoryStat { high: Some(5), ..none() });
-        check(failures, "7\n", MemoryStat { events: Events { max: Some(7), ..Events::default() }, ..none() });
+        check(limit, "0\n", Memory { limit: Some(0), ..none() });
+        check(high, "5\n", Memory { high: Some(5), ..none() });
+        check(failures, "7\n", Memory { events: Events { max: Some(7), ..Events::default() }, ..none() });
         wrong(usage, "", r#"expected a number, found """#);
         wrong(usage, "-1\n", r#"expected a number, found "-1""#);
         wrong(usage, "18446744073709551615\n", r#"expected a number, found "18446744073709551615""#);
@@ -205,13 +205,13 @@ mod tests {
     fn events_and_kills() {
         let all = Events { low: Some(1), high: Some(2), max: Some(3), oom: Some(4), oom_kill: Some(5), oom_group_kill: Some(6) };
         let text = "low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\nsock_throttled 7\n";
-        check(events, text, MemoryStat { events: all, ..MemoryStat::default() });
+        check(events, text, Memory { events: all, ..Memory::default() });
         let old = Events { oom_group_kill: None, ..all };
-        check(events, "low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\n", MemoryStat { events: old, ..MemoryStat::default() });
+        check(events, "low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\n", Memory { events: old, ..Memory::default() });
         let killed = Events { oom_kill: Some(9), ..Events::default() };
         let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 9\n";
-        check(oom_control, text, MemoryStat { events: killed, ..MemoryStat::default() });
-        check(oom_control, "oom_kill_disable 0\nunder_oom 0\n", MemoryStat::default());
+        check(oom_control, text, Memory { events: killed, ..Memory::default() });
+        check(oom_control, "oom_kill_disable 0\nunder_oom 0\n", Memory::default());
     }
 
     #[test]
@@ -225,9 +225,8 @@ mod tests {
             ..MemoryStat::default()
         };
         let text = "anon 10\nfile 20\nkernel 30\nkernel_stack 4\nslab 5\nshmem 1\npgfault 5\npgmajfault 2\n";
-        check(stat, text, known.clone());
-        let newer =
-            MemoryStat { refaults_anon: Some(6), refaults_file: Some(7), scanned: Some(8), reclaimed: Some(9), ..known.clone() };
+        check(stat, text, known);
+        let newer = MemoryStat { refaults_anon: Some(6), refaults_file: Some(7), scanned: Some(8), reclaimed: Some(9), ..known };
         let more =
             "workingset_refault_anon 6\nworkingset_refault_file 7\npgscan 8\npgscan_kswapd 1\npgsteal 9\npgsteal_direct 3\n";
         check(stat, &format!("{text}{more}"), newer);
@@ -255,9 +254,9 @@ mod tests {
 
     #[test]
     fn usage_by_node() {
-        let nodes_are = |nodes: &[(u32, u64)]| MemoryStat { nodes: nodes.into(), ..MemoryStat::default() };
+        let nodes_are = |nodes: &[(u32, u64)]| Memory { nodes: nodes.into(), ..Memory::default() };
         check(nodes, "anon N0=10 N2=5\nfile N0=1 N2=2\nkernel_stack N0=7 N2=7\n", nodes_are(&[(0, 11), (2, 7)]));
-        let v1: Parse = |text, memory| nodes_v1(text, 4096, memory);
+        let v1: Parse<Memory> = |text, memory| nodes_v1(text, 4096, memory);
         check(v1, "total=3810 N0=3810\nfile=62 N0=62\nhierarchical_total=3 N0=2 N1=1\n", nodes_are(&[(0, 8192), (1, 4096)]));
         check(v1, "total=3810 N0=3810\n", nodes_are(&[]));
         wrong(nodes, "anon N0=x\n", r#"expected a node and a number, found "0=x""#);
@@ -279,11 +278,13 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(text: String, line in "(anon|file|max|oom_kill|slab) ?(N[0-9]{0,11}=)?[0-9+-]{0,21}", page: u64) {
-            for parse in [usage, limit, high, events, failures, oom_control, stat, stat_v1, nodes] {
-                let _ = parse(&text, &mut MemoryStat::default());
-                let _ = parse(&line, &mut MemoryStat::default());
+            for parse in [usage, limit, high, events, failures, oom_control, nodes] {
+                let _ = (parse(&text, &mut Memory::default()), parse(&line, &mut Memory::default()));
             }
-            let _ = nodes_v1(&format!("hierarchical_total={line} N0=9{text}"), page, &mut MemoryStat::default());
+            for parse in [stat, stat_v1] {
+                let _ = (parse(&text, &mut MemoryStat::default()), parse(&line, &mut MemoryStat::default()));
+            }
+            let _ = nodes_v1(&format!("hierarchical_total={line} N0=9{text}"), page, &mut Memory::default());
         }
     }
 }

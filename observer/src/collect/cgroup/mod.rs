@@ -117,7 +117,16 @@ impl Cgroups {
 
     /// Lists and reads all cgroups. Fails only when no root can be opened; whatever else goes wrong is counted in the listing.
     pub fn read(&mut self) -> Result<Listing, Error> {
-        let mut listing = self.walker.walk(&self.layout)?;
+        self.walk(false)
+    }
+
+    /// The same without memory and pressure, which are most of the work when nothing is known yet: for who cannot wait.
+    pub fn read_hastily(&mut self) -> Result<Listing, Error> {
+        self.walk(true)
+    }
+
+    fn walk(&mut self, is_hasty: bool) -> Result<Listing, Error> {
+        let mut listing = self.walker.walk(&self.layout, is_hasty)?;
         // The v2 root comes first, and what it knows wins: v1 roots only fill gaps.
         listing.groups.sort_by_key(|group| group.key);
         listing.groups.dedup_by(|later, kept| {

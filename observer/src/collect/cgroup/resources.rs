@@ -1,9 +1,10 @@
 //! Memory and pressure of each cgroup, read again where something may have moved.
 //!
-//! There are a dozen files a cgroup, some dear (for `memory.stat` the kernel sums what all CPUs hold), and most cgroups do nothing most of the
-//! time. So they are read again when the cgroup or one below it has run since, as the usage in `cpu.stat` tells, which has just been read
-//! and knows it without eBPF, too; and when the last reading brought news, since a task that sleeps on a disk or a memory that shrinks moves
-//! numbers without any run. All others keep theirs, and every tenth reading looks after them.
+//! There are nine files a cgroup, two of them dear (for `memory.stat` the kernel sums what all CPUs hold), and most cgroups do nothing most of
+//! the time. So they are read again when the cgroup or one below it has run since, as the usage in `cpu.stat` tells, which has just been read,
+//! knows nothing of full tables and is there without eBPF, too; and when the last reading brought news, since a task that sleeps on a disk or
+//! a memory that shrinks moves numbers without any run. All others keep theirs: every tenth reading looks after them, and reads the dear
+//! files only where the cheap ones brought news.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -17,6 +18,7 @@ use super::files::{Budget, Files};
 use super::{Unreadable, memory, stat};
 use crate::collect::proc::{Malformed, pressure};
 use crate::model::cgroup::Resources;
+use crate::model::cgroup::resources::{Memory, MemoryStat};
 
 /// Readings from one to the next of a cgroup that does nothing.
 const SELDOM: u64 = 10;
@@ -39,38 +41,48 @@ pub(super) struct File {
     pub(super) home: Home,
     pub(super) name: &'static str,
     parse: Parse,
-    /// Read at every tenth reading only.
-    seldom: bool,
+    price: Price,
+}
+
+/// When a file is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Price {
+    /// Whenever anything is.
+    Cheap,
+    /// Where somebody works, or a cheap one brought news.
+    Dear,
+    /// So, and at every tenth reading only.
+    Dearest,
 }
 
 /// Sets what a file tells.
 type Parse = fn(&str, &mut Resources) -> Result<(), Malformed>;
 
-const fn file(home: Home, name: &'static str, parse: Parse) -> File {
-    File { home, name, parse, seldom: false }
+const fn cheap(home: Home, name: &'static str, parse: Parse) -> File {
+    File { home, name, parse, price: Price::Cheap }
 }
 
-const fn seldom(home: Home, name: &'static str, parse: Parse) -> File {
-    File { home, name, parse, seldom: true }
+const fn dear(home: Home, name: &'static str, price: Price, parse: Parse) -> File {
+    File { home, name, parse, price }
 }
 
-/// A file's place here is its number among a cgroup's.
+/// A file's place here is its number among a cgroup's; of each home the cheap ones come first.
 static FILES: [File; 15] = [
-    file(Home::V2, "cpu.pressure", |text, to| pressure::parse(text).map(|time| to.cpu_pressure = Some(time))),
-    file(Home::V2, "memory.pressure", |text, to| pressure::parse(text).map(|time| to.memory_pressure = Some(time))),
-    file(Home::V2, "io.pressure", |text, to| pressure::parse(text).map(|time| to.io_pressure = Some(time))),
-    file(Home::V2Memory, "memory.current", |text, to| memory::usage(text, &mut to.memory)),
-    file(Home::V2Memory, "memory.max", |text, to| memory::limit(text, &mut to.memory)),
-    file(Home::V2Memory, "memory.high", |text, to| memory::high(text, &mut to.memory)),
-    file(Home::V2Memory, "memory.events", |text, to| memory::events(text, &mut to.memory)),
-    file(Home::V2Memory, "memory.stat", |text, to| memory::stat(text, &mut to.memory)),
-    seldom(Home::V2Memory, "memory.numa_stat", |text, to| memory::nodes(text, &mut to.memory)),
-    file(Home::V1Memory, "memory.usage_in_bytes", |text, to| memory::usage(text, &mut to.memory)),
-    file(Home::V1Memory, "memory.limit_in_bytes", |text, to| memory::limit(text, &mut to.memory)),
-    file(Home::V1Memory, "memory.failcnt", |text, to| memory::failures(text, &mut to.memory)),
-    file(Home::V1Memory, "memory.oom_control", |text, to| memory::oom_control(text, &mut to.memory)),
-    file(Home::V1Memory, "memory.stat", |text, to| memory::stat_v1(text, &mut to.memory)),
-    seldom(Home::V1Memory, "memory.numa_stat", |text, to| {
+    cheap(Home::V2, "cpu.pressure", |text, to| pressure::parse(text).map(|time| to.cpu_pressure = Some(time))),
+    cheap(Home::V2, "memory.pressure", |text, to| pressure::parse(text).map(|time| to.memory_pressure = Some(time))),
+    cheap(Home::V2, "io.pressure", |text, to| pressure::parse(text).map(|time| to.io_pressure = Some(time))),
+    cheap(Home::V2Memory, "memory.current", |text, to| memory::usage(text, &mut to.memory)),
+    cheap(Home::V2Memory, "memory.max", |text, to| memory::limit(text, &mut to.memory)),
+    cheap(Home::V2Memory, "memory.high", |text, to| memory::high(text, &mut to.memory)),
+    cheap(Home::V2Memory, "memory.events", |text, to| memory::events(text, &mut to.memory)),
+    dear(Home::V2Memory, "memory.stat", Price::Dear, |text, to| memory::stat(text, &mut to.memory.stat)),
+    dear(Home::V2Memory, "memory.numa_stat", Price::Dearest, |text, to| memory::nodes(text, &mut to.memory)),
+    cheap(Home::V1Memory, "memory.usage_in_bytes", |text, to| memory::usage(text, &mut to.memory)),
+    cheap(Home::V1Memory, "memory.limit_in_bytes", |text, to| memory::limit(text, &mut to.memory)),
+    cheap(Home::V1Memory, "memory.failcnt", |text, to| memory::failures(text, &mut to.memory)),
+    cheap(Home::V1Memory, "memory.oom_control", |text, to| memory::oom_control(text, &mut to.memory)),
+    dear(Home::V1Memory, "memory.stat", Price::Dear, |text, to| memory::stat_v1(text, &mut to.memory.stat)),
+    dear(Home::V1Memory, "memory.numa_stat", Price::Dearest, |text, to| {
         memory::nodes_v1(text, rustix::param::page_size() as u64, &mut to.memory)
     }),
 ];
@@ -176,49 +188,96 @@ impl Store {
             return (Arc::clone(&known.resources), None);
         }
         known.round = round;
-        let works = !born && (usage != known.usage || known.moved);
         // Not all at the same time.
-        let full = born || (round + key.number()).is_multiple_of(SELDOM);
-        if works || full {
-            known.usage = usage;
-            known.refresh(full, works, inherited, source, &mut self.budget, &mut self.buffer);
-        } else if Thresholds::of(&known.resources) != known.own.tighter(inherited) {
-            known.limit(inherited);
+        let is_turn = (round + key.number()).is_multiple_of(SELDOM);
+        let why = match () {
+            () if born => Some(Why::Born),
+            () if usage != known.usage || known.moved => Some(Why::Works),
+            () => is_turn.then_some(Why::Turn),
+        };
+        match why {
+            Some(why) => {
+                known.usage = usage;
+                let reader = Reader { source, budget: &mut self.budget, buffer: &mut self.buffer };
+                known.refresh(why, is_turn || born, inherited, reader);
+            }
+            None if Thresholds::of(&known.resources) != known.own.tighter(inherited) => known.limit(inherited),
+            None => {}
         }
         (Arc::clone(&known.resources), known.unreadable.as_deref())
     }
 }
 
+/// Why a cgroup's files are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// Nothing is known of it.
+    Born,
+    /// Something may have moved.
+    Works,
+    /// It was not looked after for long.
+    Turn,
+}
+
+/// What it takes to read files.
+struct Reader<'a, S> {
+    source: &'a mut S,
+    budget: &'a mut Budget,
+    buffer: &'a mut [u8],
+}
+
 impl Known {
-    /// Reads the files; all of them if it is to be `full`. Those of a cgroup that works stay open.
-    fn refresh(
-        &mut self,
-        full: bool,
-        works: bool,
-        inherited: Thresholds,
-        source: &mut impl Source,
-        budget: &mut Budget,
-        buffer: &mut [u8],
-    ) {
-        if full {
+    /// Reads the files; with `seldom` also those that are read at every tenth reading only.
+    fn refresh(&mut self, why: Why, seldom: bool, inherited: Thresholds, mut reader: Reader<'_, impl Source>) {
+        if seldom {
             self.missing = 0;
         }
-        if !works {
-            self.files.close(budget);
+        if why == Why::Turn {
+            self.files.close(reader.budget);
         }
+        let had_trouble = self.unreadable.take().is_some();
         let mut resources = Resources::default();
-        if !full {
-            resources.memory.nodes = Arc::clone(&self.resources.memory.nodes);
+        self.read(&mut resources, &mut reader, why, |price| price == Price::Cheap);
+        self.own = Thresholds::of(&resources);
+        let thresholds = self.own.tighter(inherited);
+        let before = &self.resources.memory;
+        resources.memory = Memory {
+            limit: thresholds.limit,
+            high: thresholds.high,
+            stat: before.stat,
+            nodes: Arc::clone(&before.nodes),
+            ..resources.memory
+        };
+        if why != Why::Turn || had_trouble || resources != *self.resources {
+            resources.memory.stat = MemoryStat::default();
+            if seldom {
+                resources.memory.nodes = Arc::default();
+            }
+            self.read(&mut resources, &mut reader, why, |price| price == Price::Dear || (price == Price::Dearest && seldom));
         }
-        self.unreadable = None;
+        self.moved = resources != *self.resources;
+        if self.moved {
+            self.resources = Arc::new(resources);
+        }
+    }
+
+    /// Reads the files of some prices. Those of a cgroup that works stay open.
+    fn read(
+        &mut self,
+        resources: &mut Resources,
+        reader: &mut Reader<'_, impl Source>,
+        why: Why,
+        wanted: impl Fn(Price) -> bool,
+    ) {
+        let Reader { source, budget, buffer } = reader;
         for (number, file) in FILES.iter().enumerate() {
-            if !source.has(file.home) || self.missing & 1 << number != 0 || (file.seldom && !full) {
+            if !wanted(file.price) || !source.has(file.home) || self.missing & 1 << number != 0 {
                 continue;
             }
-            let keep = works && !file.seldom;
+            let keep = why == Why::Works && file.price != Price::Dearest;
             let complaint: &dyn Display = match self.files.read(budget, number, keep, || source.open(file), buffer) {
                 Ok(length) => {
-                    match text(&buffer[..length], length == buffer.len()).and_then(|text| (file.parse)(text, &mut resources)) {
+                    match text(&buffer[..length], length == buffer.len()).and_then(|text| (file.parse)(text, resources)) {
                         Ok(()) => continue,
                         Err(malformed) => &{ malformed },
                     }
@@ -234,13 +293,6 @@ impl Known {
             };
             let first = || Box::new(Unreadable { count: 0, first: source.complaint(file, complaint) });
             self.unreadable.get_or_insert_with(first).count += 1;
-        }
-        self.own = Thresholds::of(&resources);
-        let thresholds = self.own.tighter(inherited);
-        (resources.memory.limit, resources.memory.high) = (thresholds.limit, thresholds.high);
-        self.moved = resources != *self.resources;
-        if self.moved {
-            self.resources = Arc::new(resources);
         }
     }
 

@@ -65,7 +65,7 @@ fn resources(resources: &Resources) -> String {
     let nodes: String = m.nodes.iter().map(|(node, bytes)| format!(" {node} {bytes}")).collect();
     let lines = [
         ("memory", all(&[("usage", m.usage), ("limit", m.limit), ("high", m.high)])),
-        ("kinds", all(&[("anon", m.anon), ("file", m.file), ("kernel", m.kernel)])),
+        ("kinds", all(&[("anon", m.stat.anon), ("file", m.stat.file), ("kernel", m.stat.kernel)])),
         (
             "events",
             all(&[
@@ -80,12 +80,12 @@ fn resources(resources: &Resources) -> String {
         (
             "pages",
             all(&[
-                ("faults", m.faults),
-                ("major", m.major_faults),
-                ("refaults anon", m.refaults_anon),
-                ("file", m.refaults_file),
-                ("scanned", m.scanned),
-                ("reclaimed", m.reclaimed),
+                ("faults", m.stat.faults),
+                ("major", m.stat.major_faults),
+                ("refaults anon", m.stat.refaults_anon),
+                ("file", m.stat.refaults_file),
+                ("scanned", m.stat.scanned),
+                ("reclaimed", m.stat.reclaimed),
             ]),
         ),
         ("nodes", nodes),
@@ -256,6 +256,32 @@ fn who_ran_is_read_again() {
 }
 
 #[test]
+fn who_is_in_haste_learns_nothing_of_memory() {
+    let mut lone = Lone::new();
+    lone.write("memory.current", "1\n");
+    let hasty = lone.cgroups.read_hastily().unwrap();
+    assert!(hasty.groups.iter().all(|group| *group.resources == Resources::default()));
+    assert_eq!(lone.usage(1), Some(1));
+}
+
+#[test]
+fn dear_files_are_left_alone_while_cheap_ones_tell_the_same() {
+    let mut lone = Lone::new();
+    let anon = |lone: &mut Lone, run| {
+        lone.usage(run);
+        let listing = lone.cgroups.read().unwrap();
+        listing.groups.iter().find(|group| group.path == "/a").unwrap().resources.memory.stat.anon
+    };
+    lone.write("memory.current", "1\n");
+    lone.write("memory.stat", "anon 1\n");
+    assert_eq!(anon(&mut lone, 1), Some(1));
+    lone.write("memory.stat", "anon 2\n");
+    assert!((0..30).all(|_| anon(&mut lone, 1) == Some(1)));
+    lone.write("memory.current", "2\n");
+    assert!((0..10).any(|_| anon(&mut lone, 1) == Some(2)));
+}
+
+#[test]
 fn what_is_wrong_is_said_as_long_as_it_stands() {
     let mut lone = Lone::new();
     lone.write("memory.current", "7\n");
@@ -270,8 +296,8 @@ fn what_is_wrong_is_said_as_long_as_it_stands() {
         let expected = format!("{}/a/io.pressure: Is a directory (os error 21)", lone.root.path().display());
         assert_eq!(unreadable.first, expected);
         let memory = &listing.groups[1].resources.memory;
-        assert_eq!((memory.usage, memory.events.max, memory.file), (Some(7), Some(3), Some(5)), "the rest is known");
-        assert_eq!((memory.limit, memory.events.oom_kill, memory.anon), (None, None, None));
+        assert_eq!((memory.usage, memory.events.max, memory.stat.file), (Some(7), Some(3), Some(5)), "the rest is known");
+        assert_eq!((memory.limit, memory.events.oom_kill, memory.stat.anon), (None, None, None));
     }
 }
 

@@ -43,6 +43,10 @@ pub struct Walker {
     listing: Listing,
     /// Memory and pressure, which outlive the walk.
     resources: Store,
+    /// Those are left out of this walk.
+    is_hasty: bool,
+    /// What all cgroups tell of them then.
+    nothing: Arc<Resources>,
 }
 
 /// A hierarchy that is walked.
@@ -91,10 +95,11 @@ struct Limits {
 }
 
 impl Walker {
-    /// Everything in all hierarchies that give keys, v2 first. Fails when no root can be opened.
-    pub fn walk(&mut self, layout: &Layout) -> Result<Listing, Error> {
+    /// Everything in all hierarchies that give keys, v2 first; without memory and pressure if it is hasty. Fails when no root can be opened.
+    pub fn walk(&mut self, layout: &Layout, is_hasty: bool) -> Result<Listing, Error> {
         self.listing = Listing::default();
         self.resources.begin();
+        self.is_hasty = is_hasty;
         let roots = [(Hierarchy::V2, &layout.v2), (Hierarchy::Cpu, &layout.cpu)];
         let mut failed = None;
         for (hierarchy, root) in roots.into_iter().filter_map(|(hierarchy, root)| Some((hierarchy, root.as_deref()?))) {
@@ -196,6 +201,9 @@ impl Walker {
 
     /// Memory and pressure of a cgroup that has used so much CPU time.
     fn resources(&mut self, tree: &Tree<'_>, directory: Directory<'_>, place: Place, usage: Option<u64>) -> Arc<Resources> {
+        if self.is_hasty {
+            return Arc::clone(&self.nothing);
+        }
         let mut source = Opening { tree, directory, path: &self.path, name: &mut self.name };
         let (resources, unreadable) = self.resources.read(place.key, usage, place.limits.memory, &mut source);
         if let Some(unreadable) = unreadable {

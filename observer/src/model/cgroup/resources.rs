@@ -10,7 +10,7 @@ use crate::model::metric::{Attributes, Cross, Metric, Part, Read, Unit};
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Resources {
     /// Its memory.
-    pub memory: MemoryStat,
+    pub memory: Memory,
     /// How long its tasks were stalled for a CPU (`cpu.pressure`).
     pub cpu_pressure: Option<Stalled>,
     /// For memory (`memory.pressure`).
@@ -21,7 +21,7 @@ pub struct Resources {
 
 /// v2 `memory.*`; v1 files of the same meaning. Counters count since the cgroup was made.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct MemoryStat {
+pub struct Memory {
     /// Bytes charged to it now (`memory.current`; v1 `memory.usage_in_bytes`).
     pub usage: Option<u64>,
     /// Bytes it may have: its own limit or the tightest of its ancestors' (`memory.max`; v1 `memory.limit_in_bytes`); `None` without any.
@@ -30,6 +30,15 @@ pub struct MemoryStat {
     pub high: Option<u64>,
     /// What happened at its limits.
     pub events: Events,
+    /// What it consists of, and what became of its pages.
+    pub stat: MemoryStat,
+    /// Bytes of anonymous memory and page cache by NUMA node (`memory.numa_stat`); empty while unknown.
+    pub nodes: Arc<[(u32, u64)]>,
+}
+
+/// `memory.stat`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct MemoryStat {
     /// Bytes of anonymous memory (`anon`; v1 `total_rss`).
     pub anon: Option<u64>,
     /// Bytes of page cache, shared memory included (`file`; v1 `total_cache`).
@@ -48,8 +57,6 @@ pub struct MemoryStat {
     pub scanned: Option<u64>,
     /// Pages that it freed (`pgsteal`; v2).
     pub reclaimed: Option<u64>,
-    /// Bytes of anonymous memory and page cache by NUMA node (`memory.numa_stat`); empty while unknown.
-    pub nodes: Arc<[(u32, u64)]>,
 }
 
 /// `memory.events`, each a number of times; v1 has `max` (`memory.failcnt`, the cgroup's own) and `oom_kill` (`memory.oom_control`).
@@ -69,18 +76,18 @@ pub struct Events {
     pub oom_group_kill: Option<u64>,
 }
 
-impl MemoryStat {
+impl Memory {
     /// Usage by kind: anonymous, page cache, kernel, and what is none of these, which add up to the usage. The kernel reads the usage and
     /// its parts at different moments and batches the parts, so that these may exceed it by a little: then the later ones yield.
     fn kinds(&self) -> Option<[Option<u64>; 4]> {
         let mut rest = self.usage?;
-        self.anon.or(self.file)?;
+        self.stat.anon.or(self.stat.file)?;
         let mut take = |part: Option<u64>| {
             let taken = part?.min(rest);
             rest -= taken;
             Some(taken)
         };
-        let [anon, file, kernel] = [self.anon, self.file, self.kernel].map(&mut take);
+        let [anon, file, kernel] = [self.stat.anon, self.stat.file, self.stat.kernel].map(&mut take);
         Some([anon, file, kernel, Some(rest)])
     }
 }
@@ -168,9 +175,9 @@ pub static MEMORY_FAULTS: Metric<Cgroup> = Metric::new(
     Read::Counter(&[
         Part {
             attributes: &[("observer.memory.fault", "minor")],
-            read: |c| Some(c.resources.memory.faults?.saturating_sub(c.resources.memory.major_faults?)),
+            read: |c| Some(c.resources.memory.stat.faults?.saturating_sub(c.resources.memory.stat.major_faults?)),
         },
-        Part { attributes: &[("observer.memory.fault", "major")], read: |c| c.resources.memory.major_faults },
+        Part { attributes: &[("observer.memory.fault", "major")], read: |c| c.resources.memory.stat.major_faults },
     ]),
 );
 
@@ -181,8 +188,8 @@ pub static MEMORY_REFAULTS: Metric<Cgroup> = Metric::new(
     Unit::Count("page"),
     "Pages that were needed again soon after they had been reclaimed (workingset_refault_*): the cgroup has too little memory for what it does.",
     Read::Counter(&[
-        Part { attributes: &[("observer.memory.kind", "anon")], read: |c| c.resources.memory.refaults_anon },
-        Part { attributes: &[("observer.memory.kind", "file")], read: |c| c.resources.memory.refaults_file },
+        Part { attributes: &[("observer.memory.kind", "anon")], read: |c| c.resources.memory.stat.refaults_anon },
+        Part { attributes: &[("observer.memory.kind", "file")], read: |c| c.resources.memory.stat.refaults_file },
     ]),
 );
 
@@ -192,7 +199,7 @@ pub static MEMORY_SCANNED: Metric<Cgroup> = Metric::new(
     "SCANNED",
     Unit::Count("page"),
     "Pages of the cgroup that reclaim looked at, whoever reclaimed (pgscan; v2).",
-    Read::Counter(&[Part { attributes: &[], read: |c| c.resources.memory.scanned }]),
+    Read::Counter(&[Part { attributes: &[], read: |c| c.resources.memory.stat.scanned }]),
 );
 
 /// Reclaim's success.
@@ -201,7 +208,7 @@ pub static MEMORY_RECLAIMED: Metric<Cgroup> = Metric::new(
     "RECLAIMED",
     Unit::Count("page"),
     "Pages of the cgroup that reclaim freed, whoever reclaimed (pgsteal; v2).",
-    Read::Counter(&[Part { attributes: &[], read: |c| c.resources.memory.reclaimed }]),
+    Read::Counter(&[Part { attributes: &[], read: |c| c.resources.memory.stat.reclaimed }]),
 );
 
 /// Names of the nodes; the last holds what is beyond them.
@@ -284,7 +291,7 @@ mod tests {
         Cgroup { id: Key::v2(7), path, unit: None, cpu, resources: Arc::new(resources), sched: None, longest: None }
     }
 
-    fn memory(memory: MemoryStat) -> Resources {
+    fn memory(memory: Memory) -> Resources {
         Resources { memory, ..Resources::default() }
     }
 
@@ -300,7 +307,10 @@ mod tests {
 
     #[test]
     fn kinds_add_up_to_the_usage() {
-        let kinds = |usage, anon, file, kernel| MemoryStat { usage, anon, file, kernel, ..MemoryStat::default() }.kinds();
+        let kinds = |usage, anon, file, kernel| {
+            let stat = MemoryStat { anon, file, kernel, ..MemoryStat::default() };
+            Memory { usage, stat, ..Memory::default() }.kinds()
+        };
         assert_eq!(kinds(Some(100), Some(40), Some(30), Some(20)), Some([Some(40), Some(30), Some(20), Some(10)]));
         assert_eq!(kinds(Some(100), Some(40), Some(30), None), Some([Some(40), Some(30), None, Some(30)]), "v1");
         assert_eq!(kinds(Some(60), Some(40), Some(30), Some(20)), Some([Some(40), Some(20), Some(0), Some(0)]), "read later");
@@ -311,7 +321,7 @@ mod tests {
     #[test]
     fn nodes_beyond_the_names_are_told_together() {
         let nodes = Arc::from([(0, 10), (15, 3), (700, 4)]);
-        let found = values(&cgroup(memory(MemoryStat { nodes, ..MemoryStat::default() })), &MEMORY_NODES);
+        let found = values(&cgroup(memory(Memory { nodes, ..Memory::default() })), &MEMORY_NODES);
         assert_eq!(found, [("0", 10.0), ("other", 7.0)]);
     }
 
