@@ -1,4 +1,4 @@
-//! The few system calls that no crate offers safely. The only file of this crate with `unsafe` in it.
+//! The few system calls that no crate offers safely, and one that changes the whole process. The only file of this crate with `unsafe` in it.
 #![allow(unsafe_code, reason = "mapped kernel memory, membarrier and BPF iterators have no safe wrapper")]
 
 use std::fs::File;

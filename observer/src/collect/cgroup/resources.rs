@@ -108,7 +108,7 @@ struct Known {
     unreadable: Option<Box<Unreadable>>,
     files: Files<{ FILES.len() }>,
     /// A bit for each file that does not exist.
-    missing: u16,
+    missing: u32,
     /// CPU time used when it was read last.
     usage: Option<u64>,
     /// The last reading brought news.
