@@ -1,6 +1,6 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`] and [`mod@unit`] parse what it finds; [`resources`] keeps
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`] and [`mod@unit`] parse what it finds; `resources` keeps
 //! what need not be read again, [`files`] what is open. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
 //! controller; `cpuacct` and `memory` join by path.
 
