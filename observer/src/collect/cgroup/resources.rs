@@ -66,7 +66,7 @@ const fn dear(home: Home, name: &'static str, price: Price, parse: Parse) -> Fil
     File { home, name, parse, price }
 }
 
-/// A file's place here is its number among a cgroup's; of each home the cheap ones come first.
+/// A file's place here is its number among a cgroup's.
 static FILES: [File; 15] = [
     cheap(Home::V2, "cpu.pressure", |text, to| pressure::parse(text).map(|time| to.cpu_pressure = Some(time))),
     cheap(Home::V2, "memory.pressure", |text, to| pressure::parse(text).map(|time| to.memory_pressure = Some(time))),
