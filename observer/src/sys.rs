@@ -1,4 +1,4 @@
-//! The few system calls that no crate offers safely. The only file of this crate with `unsafe` in it.
+//! The few system calls that no crate offers safely, and one that changes the whole process. The only file of this crate with `unsafe` in it.
 #![allow(unsafe_code, reason = "mapped kernel memory, membarrier and BPF iterators have no safe wrapper")]
 
 use std::fs::File;
@@ -9,11 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use observer_common::pod::Pod;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Nanoseconds of one tick of the kernel (CONFIG_HZ), in which it counts many timeouts: the resolution of its coarse clock.
 pub fn tick() -> u64 {
     let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
     u64::try_from(resolution.tv_nsec).unwrap_or(0)
+}
+
+/// Lets the process open so many files, as far as its hard limit allows (`RLIMIT_NOFILE`), and tells how many it may open now.
+pub fn allow_files(wanted: usize) -> usize {
+    let Rlimit { current: Some(current), maximum } = getrlimit(Resource::Nofile) else { return wanted };
+    let raised = maximum.map_or(wanted as u64, |maximum| maximum.min(wanted as u64));
+    let limit = Rlimit { current: Some(raised), maximum };
+    let allowed = if raised > current && setrlimit(Resource::Nofile, limit).is_ok() { raised } else { current };
+    usize::try_from(allowed).unwrap_or(usize::MAX)
 }
 
 /// A map's memory, shared with programs in the kernel that write it at any moment.

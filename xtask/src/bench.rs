@@ -30,13 +30,15 @@ enum Name {
     Tasks,
     /// Counting page allocations beside an empty program, and what a loop of page faults pays; needs root
     Pages,
+    /// Reading 1,000 cgroups, the first time, while nobody runs and while every tenth works; needs root
+    Cgroups,
     /// Start to first frame, to first line, to attached programs; as root with eBPF, too
     Start,
 }
 
 impl Name {
     fn needs_root(self) -> bool {
-        matches!(self, Self::Hook | Self::Tasks | Self::Pages)
+        matches!(self, Self::Hook | Self::Tasks | Self::Cgroups | Self::Pages)
     }
 
     /// The bench target's name.
@@ -46,6 +48,7 @@ impl Name {
             Self::Frame => "frame",
             Self::Encode => "encode",
             Self::Tasks => "tasks",
+            Self::Cgroups => "cgroups",
             Self::Pages => "pages",
             Self::Start => "start",
         }

@@ -99,6 +99,7 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
             throttled: limited.then(|| total(second, number, cpu / 4)),
             limit: limited.then_some(1.5),
         },
+        resources: Arc::default(),
         sched: Some(Arc::new(sched(second, number, cpu, number * 104_729 % 900))),
         stalled: None,
         longest: Some(Longest {

@@ -8,7 +8,7 @@ pub mod roots;
 pub mod support;
 pub mod tasks;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -38,6 +38,8 @@ pub struct Collector {
     cgroups: Option<Cgroups>,
     hook: Hook,
     tasks: TaskSource,
+    /// Somebody waits for the first sample, and more come soon.
+    is_hasty: bool,
 }
 
 impl Collector {
@@ -52,6 +54,7 @@ impl Collector {
             machine: None,
             cgroups: None,
             hook: Hook::off("the programs are not attached (--no-bpf)"),
+            is_hasty: false,
         }
     }
 
@@ -66,12 +69,14 @@ impl Collector {
             self.machine = topology::read(&self.roots.sys).ok();
         }
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
+        self.is_hasty = false;
         self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), adapt);
         self.start = SystemTime::now();
     }
 
-    /// Says in health that [`Collector::attach`] is about to be called.
+    /// Says in health that [`Collector::attach`] is about to be called; until then samples leave out what takes long.
     pub fn will_attach(&mut self) {
+        self.is_hasty = true;
         self.hook = Hook::off("the programs are being attached");
     }
 
@@ -181,15 +186,18 @@ impl Collector {
     fn memory(&mut self, health: &mut Health) -> Vec<Allocator> {
         let (counts, source) = self.hook.memory();
         health.push(source);
-        let mut rows: Vec<_> =
-            counts.into_iter().map(|counts| Allocator { node: None, counts: Some(counts), locality: None }).collect();
-        let nodes = health.read("numa", || numa::read(&self.roots.sys)).unwrap_or_default();
-        rows.extend(nodes.into_iter().map(|(node, locality)| Allocator {
+        let machine = counts.map(|counts| Allocator { node: None, counts: Some(counts), locality: None, free: None });
+        let locality: BTreeMap<_, _> =
+            health.read("numa", || numa::read(&self.roots.sys)).unwrap_or_default().into_iter().collect();
+        let mut free = health.read("buddyinfo", || self.proc.free_blocks()).unwrap_or_default();
+        let nodes: BTreeSet<u32> = locality.keys().chain(free.keys()).copied().collect();
+        let node = |node| Allocator {
             node: Some(node),
             counts: None,
-            locality: Some(locality),
-        }));
-        rows
+            locality: locality.get(&node).copied(),
+            free: free.remove(&node).map(Arc::new),
+        };
+        machine.into_iter().chain(nodes.into_iter().map(node)).collect()
     }
 
     /// The programs' count of all namespaces beside the kernel's of this one.
@@ -223,7 +231,8 @@ impl Collector {
             if self.cgroups.is_none() {
                 self.cgroups = Some(Cgroups::open(&self.roots.cgroup)?);
             }
-            self.cgroups.as_mut().map(Cgroups::read).transpose()
+            let read = if self.is_hasty { Cgroups::read_hastily } else { Cgroups::read };
+            self.cgroups.as_mut().map(read).transpose()
         });
         let listing = listing.flatten().unwrap_or_default();
         if let Some(unreadable) = &listing.unreadable {
@@ -262,6 +271,7 @@ impl Collector {
                 path: found.path,
                 unit: found.unit,
                 cpu: found.cpu,
+                resources: found.resources,
             })
             .collect();
         for (id, name) in [(Key::ROOT, "/"), (Key::OTHER, "~other"), (Key::GONE, "~gone"), (Key::IDLE, "~idle")] {
@@ -273,6 +283,7 @@ impl Collector {
                     path: name.into(),
                     unit: None,
                     cpu: CpuStat::default(),
+                    resources: Arc::default(),
                     sched: Some(sched),
                     stalled: self.hook.stalls(id),
                     longest: self.hook.longest(id, path),

@@ -132,7 +132,7 @@ fn stolen(roots: &Roots) -> Result<Option<u64>, String> {
 
 fn hierarchies(root: &Path) -> Result<Hierarchies, String> {
     let mut cgroups = Cgroups::open(root).map_err(|error| error.to_string())?;
-    let listing = cgroups.read().map_err(|error| error.to_string())?;
+    let listing = cgroups.read_hastily().map_err(|error| error.to_string())?;
     let layout = cgroups.layout();
     Ok(Hierarchies {
         v2: layout.v2.clone(),

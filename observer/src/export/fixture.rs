@@ -13,6 +13,7 @@ use super::Narrow;
 use crate::model::cgroup::CpuStat;
 use crate::model::cpu::{Time, Topology};
 use crate::model::event::{Cause as EventCause, Severity, Stage};
+use crate::model::memory::FreeBlocks;
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, NetNs,
@@ -199,6 +200,7 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
         path: path.into(),
         unit: (path != "/").then(|| "a.slice".into()),
         cpu,
+        resources: Arc::default(),
         sched: Some(Arc::new(sched)),
         stalled: None,
         longest: None,
@@ -226,6 +228,11 @@ fn allocators(second: u64) -> Vec<Allocator> {
     counts.counts[place(9, 1, 0)] = 2 * second;
     counts.stalls[0].counts[bucket(3_000_000)] = second;
     counts.stalls[0].sum = 3_000_000 * second;
-    let node = Allocator { node: Some(0), counts: None, locality: Some(Locality { local: 90 * second, remote: 10 * second }) };
-    vec![Allocator { node: None, counts: Some(Arc::new(counts)), locality: None }, node]
+    let node = Allocator {
+        node: Some(0),
+        counts: None,
+        locality: Some(Locality { local: 90 * second, remote: 10 * second }),
+        free: Some(Arc::new(FreeBlocks { zones: vec![(2, vec![8077, 0, 12])] })),
+    };
+    vec![Allocator { node: None, counts: Some(Arc::new(counts)), locality: None, free: None }, node]
 }

@@ -53,7 +53,7 @@ pub fn markdown() -> String {
          Written by `cargo xtask docs` from the catalogue in `observer/src/model`; `observer metrics` prints the same. Units are UCUM's.\n\n\
          A counter only grows: it shows as a rate and leaves as a cumulative sum. A gauge is a value now. A histogram leaves as an\n\
          OpenTelemetry exponential histogram of scale 3. A text is for people and leaves in JSON alone. What is unknown is left out, never\n\
-         zero. The points of one metric partition it: their sum is the total.\n",
+         zero. The points of one metric partition it: their sum is the total; but of pressure, full is a part of some.\n",
     );
     let entries = catalogue::all();
     for kind in Kind::ALL {

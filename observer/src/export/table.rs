@@ -139,7 +139,7 @@ struct Column {
 }
 
 /// From so many points on.
-const MANY: usize = 32;
+const MANY: usize = 16;
 
 /// Median and 99th percentile.
 const QUANTILES: [(f64, &str); 2] = [(0.5, "p50"), (0.99, "p99")];

@@ -339,6 +339,7 @@ mod tests {
                 path: (*path).into(),
                 unit: None,
                 cpu: CpuStat::default(),
+                resources: Arc::default(),
                 sched: Some(Arc::new(Sched::default())),
                 stalled: None,
                 longest: None,

@@ -1,5 +1,7 @@
 //! A control group, shown with its descendants.
 
+pub mod resources;
+
 use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
@@ -7,6 +9,7 @@ use observer_common::sched::{Key, kind};
 use super::memory::{StallLatency, stall_metrics};
 use super::sched::{ledger_metric, sched_metrics, used_metrics};
 use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
+pub use resources::Resources;
 
 /// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
 /// the kernel has it. Times in nanoseconds; `None` is unknown.
@@ -20,6 +23,8 @@ pub struct Cgroup {
     pub unit: Option<String>,
     /// Usage and quota, from the hierarchy's files.
     pub cpu: CpuStat,
+    /// Memory and pressure, from the hierarchies' files; shared with former samples while nothing moves.
+    pub resources: Arc<Resources>,
     /// What the scheduler hook counted.
     pub sched: Option<Arc<Sched>>,
     /// How long the page allocator stalled its tasks; `None` while it never did, or where that is unknown.
@@ -258,6 +263,19 @@ static ALL: &[&Metric<Cgroup>] = &[
     &RUNS,
     &SWITCHES,
     &RESIDUAL,
+    &resources::MEMORY_USAGE,
+    &resources::MEMORY_LIMIT,
+    &resources::MEMORY_HIGH,
+    &resources::MEMORY_BREAKDOWN,
+    &resources::MEMORY_NODES,
+    &resources::MEMORY_EVENTS,
+    &resources::MEMORY_FAULTS,
+    &resources::MEMORY_REFAULTS,
+    &resources::MEMORY_SCANNED,
+    &resources::MEMORY_RECLAIMED,
+    &resources::CPU_PRESSURE,
+    &resources::MEMORY_PRESSURE,
+    &resources::IO_PRESSURE,
     &LONGEST,
     &LONGEST_TASK,
     &LONGEST_CULPRIT,
@@ -297,7 +315,16 @@ mod tests {
     use super::*;
 
     fn cgroup(path: &str, id: Key) -> Cgroup {
-        Cgroup { id, path: path.into(), unit: None, cpu: CpuStat::default(), sched: None, stalled: None, longest: None }
+        Cgroup {
+            id,
+            path: path.into(),
+            unit: None,
+            cpu: CpuStat::default(),
+            resources: Arc::default(),
+            sched: None,
+            stalled: None,
+            longest: None,
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Allocator {
     pub counts: Option<Arc<Allocations>>,
     /// Pages given on a node, by where the task ran that asked (`/sys/devices/system/node/node*/numastat`).
     pub locality: Option<Locality>,
+    /// Free blocks on a node (`/proc/buddyinfo`).
+    pub free: Option<Arc<FreeBlocks>>,
 }
 
 /// Distributions of stalls by [`Stall`], cumulative since observer attached.
@@ -72,6 +74,16 @@ pub struct Locality {
     /// `other_node`: by one that ran on another.
     pub remote: u64,
 }
+
+/// Free memory of one node as the allocator holds it. A block is 2^order pages that lie side by side.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct FreeBlocks {
+    /// Each zone's place in [`ZONE_NAMES`], and its blocks by order.
+    pub zones: Vec<(usize, Vec<u64>)>,
+}
+
+/// Names of the zones (`enum zone_type`, include/linux/mmzone.h).
+pub const ZONE_NAMES: [&str; 6] = ["DMA", "DMA32", "Normal", "HighMem", "Movable", "Device"];
 
 /// Names of the orders; the last holds what is beyond it.
 const ORDER_NAMES: [&str; ORDERS] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
@@ -174,6 +186,29 @@ pub(in crate::model) use stall_metrics;
 
 stall_metrics!(Allocator, |a| Some(&a.counts.as_ref()?.stalls));
 
+/// Every zone and order.
+static ZONES_AND_ORDERS: LazyLock<Vec<Attributes>> = LazyLock::new(|| {
+    let pair = |zone| ORDER_NAMES.map(|order| [("observer.memory.zone", zone), ("observer.memory.order", order)]);
+    // Once in the life of the process.
+    ZONE_NAMES.into_iter().flat_map(pair).map(|pair| -> Attributes { Box::leak(Box::new(pair)) }).collect()
+});
+
+/// Fragmentation.
+pub static FREE_BLOCKS: Metric<Allocator> = Metric::new(
+    "observer.memory.free_blocks",
+    "FREE",
+    Unit::Count("block"),
+    "Free blocks of 2^order pages on this node, by zone (/proc/buddyinfo): how fragmented free memory is. Pages that CPUs keep at hand are not      among them.",
+    Read::CrossGauge(Cross {
+        attributes: || &ZONES_AND_ORDERS,
+        read: |a, index| {
+            let (zone, order) = (index / ORDERS, index % ORDERS);
+            let (_, counts) = a.free.as_ref()?.zones.iter().find(|(known, _)| *known == zone)?;
+            counts.get(order).map(|count| *count as f64)
+        },
+    }),
+);
+
 /// Node locality.
 pub static LOCALITY: Metric<Allocator> = Metric::new(
     "observer.host.numa.pages",
@@ -187,7 +222,8 @@ pub static LOCALITY: Metric<Allocator> = Metric::new(
 );
 
 /// In order of importance.
-static ALL: &[&Metric<Allocator>] = &[&ALLOCATIONS, &FAILURES, &FALLBACKS, &RECLAIM, &MEMCG_RECLAIM, &COMPACTION, &LOCALITY];
+static ALL: &[&Metric<Allocator>] =
+    &[&ALLOCATIONS, &FAILURES, &FALLBACKS, &RECLAIM, &MEMCG_RECLAIM, &COMPACTION, &LOCALITY, &FREE_BLOCKS];
 
 impl Entity for Allocator {
     const KIND: Kind = Kind::Memory;
@@ -213,6 +249,7 @@ impl Entity for Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Value;
 
     #[test]
     fn pages_of_all_orders() {
@@ -225,5 +262,18 @@ mod tests {
     fn combinations_are_where_the_kernel_side_counts_them() {
         assert_eq!(COMBINATIONS[place(9, 1, 0)].iter().map(|(_, value)| *value).collect::<Vec<_>>(), ["9", "movable", "user"]);
         assert!(COMBINATIONS.iter().all(|attributes| attributes.len() == 3));
+    }
+
+    #[test]
+    fn free_blocks_are_told_with_zone_and_order() {
+        let free = FreeBlocks { zones: vec![(0, vec![0, 3]), (2, vec![7])] };
+        let node = Allocator { node: Some(0), counts: None, locality: None, free: Some(Arc::new(free)) };
+        let mut found = Vec::new();
+        FREE_BLOCKS.points(&node, None, None, &mut |point| {
+            if let Value::Gauge(value) = point.value {
+                found.push((point.attributes[0].1, point.attributes[1].1, value));
+            }
+        });
+        assert_eq!(found, [("DMA", "0", 0.0), ("DMA", "1", 3.0), ("Normal", "0", 7.0)], "none is known, too");
     }
 }

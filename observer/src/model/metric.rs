@@ -109,12 +109,12 @@ pub struct Paced<E> {
     pub pace: fn(&E) -> Option<u64>,
 }
 
-/// A cumulative count for each combination of attribute values; those that never occurred are left out.
-pub struct Cross<E> {
+/// A value for each combination of attribute values. Counts that are 0 never occurred and are left out.
+pub struct Cross<E, V> {
     /// All combinations, in the order of the index.
     pub attributes: fn() -> &'static [Attributes],
-    /// The count with an index.
-    pub read: fn(&E, usize) -> Option<u64>,
+    /// The value with an index.
+    pub read: fn(&E, usize) -> Option<V>,
 }
 
 /// The same thing as observer counts it and as the kernel does, both cumulative.
@@ -126,16 +126,20 @@ pub struct Residual {
     pub kernels: u64,
 }
 
-/// How a metric is read. The points of one metric partition it: their sum is the total.
+/// How a metric is read. The points of one metric partition it, those of [`Read::Views`] excepted: their sum is the total.
 pub enum Read<E: 'static> {
     /// Cumulative; nanoseconds when the unit is seconds.
     Counter(&'static [Part<E, u64>]),
     /// Cumulative as well; the rate has a basis of its own.
     Paced(&'static [Paced<E>]),
     /// Cumulative, with too many points to list them.
-    Cross(Cross<E>),
+    Cross(Cross<E, u64>),
+    /// Cumulative views of one thing and not parts of it, the widest first: that one stands for all where one number is asked for.
+    Views(&'static [Part<E, u64>]),
     /// A value now, in the metric's unit.
     Gauge(&'static [Part<E, f64>]),
+    /// Values now, with too many points to list them.
+    CrossGauge(Cross<E, f64>),
     /// A ratio over the interval between two samples; unknown when the whole did not grow.
     Ratio(&'static [Part<E, Share>]),
     /// By what part observer's count of the interval exceeds the kernel's; unknown where the kernel's did not grow.
@@ -155,11 +159,16 @@ pub struct Metric<E: 'static> {
 }
 
 impl<E> Metric<E> {
+    /// Whether its points are parts of a whole, which may be summed.
+    pub fn is_partitioned(&self) -> bool {
+        !matches!(self.read, Read::Views(_))
+    }
+
     /// States a metric; its shape follows from how it is read.
     pub const fn new(name: &'static str, title: &'static str, unit: Unit, help: &'static str, read: Read<E>) -> Metric<E> {
         let shape = match read {
-            Read::Counter(_) | Read::Paced(_) | Read::Cross(_) => Shape::Counter,
-            Read::Gauge(_) | Read::Ratio(_) | Read::Residual(_) => Shape::Gauge,
+            Read::Counter(_) | Read::Paced(_) | Read::Cross(_) | Read::Views(_) => Shape::Counter,
+            Read::Gauge(_) | Read::CrossGauge(_) | Read::Ratio(_) | Read::Residual(_) => Shape::Gauge,
             Read::Histogram(_) => Shape::Histogram,
             Read::Text(_) => Shape::Text,
         };
@@ -169,8 +178,9 @@ impl<E> Metric<E> {
     /// The attribute sets of all points, in order; a histogram or a text has one, without attributes.
     pub fn attributes(&self) -> Vec<Attributes> {
         match self.read {
-            Read::Counter(parts) => parts.iter().map(|part| part.attributes).collect(),
+            Read::Counter(parts) | Read::Views(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Cross(Cross { attributes, .. }) => attributes().to_vec(),
+            Read::CrossGauge(Cross { attributes, .. }) => attributes().to_vec(),
             Read::Gauge(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Ratio(parts) => parts.iter().map(|part| part.attributes).collect(),
             Read::Residual(parts) => parts.iter().map(|part| part.attributes).collect(),
@@ -183,7 +193,7 @@ impl<E> Metric<E> {
     pub fn points<'a>(&'a self, is: &'a E, was: Option<&'a E>, interval: Option<f64>, visit: &mut dyn FnMut(Point<'a>)) {
         let mut emit = |attributes, value| visit(Point { info: &self.info, attributes, value });
         match self.read {
-            Read::Counter(parts) => {
+            Read::Counter(parts) | Read::Views(parts) => {
                 for part in parts {
                     let Some(total) = (part.read)(is) else { continue };
                     let before = was.and_then(part.read);
@@ -209,6 +219,13 @@ impl<E> Metric<E> {
                 for part in parts {
                     if let Some(value) = (part.read)(is) {
                         emit(part.attributes, Value::Gauge(value));
+                    }
+                }
+            }
+            Read::CrossGauge(Cross { attributes, read }) => {
+                for (index, attributes) in attributes().iter().enumerate() {
+                    if let Some(value) = read(is, index) {
+                        emit(attributes, Value::Gauge(value));
                     }
                 }
             }

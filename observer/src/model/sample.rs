@@ -112,7 +112,7 @@ impl<'a, E: Entity> Row<'a, E> {
     }
 
     /// One number of a metric for a cell or for sorting: the rate of a counter, the value of a gauge; summed over the points whose
-    /// attributes contain `attributes` (`&[]` for all of them). `None` when none is known.
+    /// attributes contain `attributes` (`&[]` for all of them), of views the widest. `None` when none is known.
     pub fn number(&self, metric: &'static Metric<E>, attributes: Attributes) -> Option<f64> {
         let mut sum = None;
         metric.points(self.is, self.was, self.interval, &mut |point| {
@@ -125,18 +125,18 @@ impl<'a, E: Entity> Row<'a, E> {
                 Value::Histogram { .. } | Value::Text(_) => None,
             };
             if let Some(number) = number {
-                *sum.get_or_insert(0.0) += number;
+                add(&mut sum, number, metric);
             }
         });
         sum
     }
 
-    /// What a counter has counted so far, in the metric's unit; summed over its points. `None` when it is unknown.
+    /// What a counter has counted so far, in the metric's unit; summed over its points, of views the widest. `None` when it is unknown.
     pub fn total(&self, metric: &'static Metric<E>) -> Option<f64> {
         let mut sum = None;
         metric.points(self.is, self.was, self.interval, &mut |point| {
             if let Value::Counter { total, .. } = point.value {
-                *sum.get_or_insert(0.0) += point.info.unit.scale(total);
+                add(&mut sum, point.info.unit.scale(total), metric);
             }
         });
         sum
@@ -156,6 +156,15 @@ impl<'a, E: Entity> Row<'a, E> {
             }
         });
         found
+    }
+}
+
+/// Adds a point to those before it, unless they are views of one thing: then the first stands for all.
+fn add<E>(sum: &mut Option<f64>, number: f64, metric: &Metric<E>) {
+    match sum {
+        Some(sum) if metric.is_partitioned() => *sum += number,
+        Some(_) => {}
+        None => *sum = Some(number),
     }
 }
 

@@ -9,10 +9,11 @@ use observer_common::sched::{Key, kind};
 use observer_common::tcp::{Cause, Last};
 
 use crate::model::cgroup::CpuStat;
+use crate::model::cgroup::resources::{self, Events, MemoryStat, Resources};
 use crate::model::cpu::{Time, Topology};
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
-use crate::model::memory::StallLatency;
+use crate::model::memory::{FreeBlocks, StallLatency};
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
@@ -243,6 +244,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             throttled: did.throttled.map(|throttled| throttled * MS * second),
             limit: did.throttled.map(|_| 2.0),
         },
+        resources: Arc::new(did.resources(second)),
         sched: sched.then(|| Arc::new(did.sched(second))),
         stalled: (sched && did.pending > 0).then(|| Arc::new(stalled(second))),
         longest: (sched && did.pending + did.stopped > 0).then(|| Longest {
@@ -266,7 +268,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
-        memory: if sched { vec![allocator(second)] } else { Vec::new() },
+        memory: if sched { vec![allocator(second), node()] } else { vec![node()] },
         tcp_flows: if sched { FLOWS.iter().map(|flow| flow.at(second)).collect() } else { Vec::new() },
         processes: PROCESSES_DID.iter().map(|did| did.process(second, sched)).collect(),
         netns: if sched { NETNS.iter().map(|(inode, kernels)| netns(*inode, *kernels, second)).collect() } else { Vec::new() },
@@ -317,6 +319,41 @@ impl Did {
         let (throttled, migrated) = (ms(self.stopped), self.pending * MS * second);
         Sched { throttled, migrated, open, used: Some(used), ..waited(second, self.cpu, self.wait) }
     }
+
+    /// The root has no memory files, who does nothing has no files at all, who has a quota has limits of memory, too.
+    fn resources(&self, second: u64) -> Resources {
+        if self.cpu == 0 {
+            return Resources::default();
+        }
+        let stalled = |some: u64, full: u64| Some(Stalled { some: some * MS * second, full: Some(full * MS * second) });
+        let pressures = Resources {
+            cpu_pressure: stalled(self.wait.min(1_000), 0),
+            memory_pressure: stalled(self.stopped / 2, self.stopped / 4),
+            io_pressure: stalled(0, 0),
+            memory: resources::Memory::default(),
+        };
+        if self.path == b"/" {
+            return pressures;
+        }
+        let usage = self.cpu << 20;
+        let limited = |value: u64| self.throttled.map(|_| value);
+        let memory = resources::Memory {
+            usage: Some(usage),
+            limit: limited(GIB),
+            high: limited(900 << 20),
+            events: Events { max: Some(7 * second), oom_kill: limited(second), ..Events::default() },
+            stat: MemoryStat {
+                anon: Some(usage / 2),
+                file: Some(usage / 4),
+                kernel: Some(usage / 8),
+                faults: Some(1_200 * second),
+                major_faults: Some(3 * second),
+                ..MemoryStat::default()
+            },
+            nodes: Arc::from([(0, usage / 2), (1, usage / 4)]),
+        };
+        Resources { memory, ..pressures }
+    }
 }
 
 fn allocator(second: u64) -> Allocator {
@@ -327,7 +364,14 @@ fn allocator(second: u64) -> Allocator {
     counts.failures[3] = 2 * second;
     counts.fallbacks[1] = 5 * second;
     counts.stalls = stalled(second);
-    Allocator { node: None, counts: Some(Arc::new(counts)), locality: None }
+    Allocator { node: None, counts: Some(Arc::new(counts)), locality: None, free: None }
+}
+
+/// A node whose free memory is in pieces.
+fn node() -> Allocator {
+    let normal = vec![8_077, 5_927, 4_655, 3_227, 2_161, 1_508, 974, 655, 485, 381, 66];
+    let free = FreeBlocks { zones: vec![(1, vec![1, 2, 4, 2, 5, 4, 3, 3, 4, 2, 52]), (2, normal)] };
+    Allocator { node: Some(0), counts: None, locality: None, free: Some(Arc::new(free)) }
 }
 
 /// Reclaim at a memory cgroup's limit.

@@ -33,6 +33,15 @@ impl TestCgroup {
     pub(crate) fn new(root: &Path, purpose: &str) -> io::Result<TestCgroup> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("observer-live-{purpose}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        TestCgroup::named(root, name)
+    }
+
+    /// Makes one at the same path in another hierarchy.
+    pub(crate) fn twin(&self, root: &Path) -> io::Result<TestCgroup> {
+        TestCgroup::named(root, self.name.clone())
+    }
+
+    fn named(root: &Path, name: String) -> io::Result<TestCgroup> {
         let directory = root.join(&name);
         fs::create_dir(&directory)?;
         Ok(TestCgroup { directory, name })

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer::collect::{Collector, Roots};
-use observer::model::{Allocations, Histogram, Sample, State, Used};
+use observer::model::cgroup::resources::Memory;
+use observer::model::{Allocations, Histogram, Row, Sample, State, Used, cgroup};
 use observer_common::memory::{Class, LONG, ORDERS, Stall, place};
 use observer_common::sched::Key;
 
@@ -23,6 +24,7 @@ pub(crate) fn trials() -> Vec<Test> {
         ("memory::huge_pages_have_their_order", huge_pages_have_their_order),
         ("memory::reclaim_at_a_limit_stalls", reclaim_at_a_limit_stalls),
         ("memory::long_stalls_have_names", long_stalls_have_names),
+        ("memory::files_tell_what_is_used_and_what_is_allowed", files_tell_what_is_used_and_what_is_allowed),
     ]
 }
 
@@ -169,29 +171,29 @@ fn run(command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
 }
 
-/// A limit on memory for a worker that is in a v2 cgroup: a v1 group's where there is that hierarchy, else the cgroup's own `memory.high`.
+/// A limit on memory for a worker that is in a v2 cgroup: that cgroup's own where the hierarchy has the controller, else that of a v1 group
+/// at the same path.
 struct Limited {
     v1: Option<TestCgroup>,
+    /// The file that sets it.
+    file: &'static str,
 }
 
 impl Limited {
-    fn new(cgroup: &TestCgroup, bytes: u64) -> Result<Limited, String> {
+    /// On v2 by the given file: `memory.max` or `memory.high`.
+    fn new(cgroup: &TestCgroup, v2_file: &'static str, bytes: u64) -> Result<Limited, String> {
         let write = |path: &Path, text: &str| fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
         let v1 = Path::new("/sys/fs/cgroup/memory");
         if v1.join("memory.limit_in_bytes").exists() {
-            let limited = TestCgroup::new(v1, "limit").map_err(|error| error.to_string())?;
-            write(&limited.directory().join("memory.limit_in_bytes"), &bytes.to_string())?;
-            return Ok(Limited { v1: Some(limited) });
+            let limited = cgroup.twin(v1).map_err(|error| error.to_string())?;
+            let file = "memory.limit_in_bytes";
+            write(&limited.directory().join(file), &bytes.to_string())?;
+            return Ok(Limited { v1: Some(limited), file });
         }
         let root = v2_root().ok_or("no v2 hierarchy")?;
         write(&root.join("cgroup.subtree_control"), "+memory")?;
-        write(&cgroup.directory().join("memory.high"), &bytes.to_string())?;
-        Ok(Limited { v1: None })
-    }
-
-    /// The file that sets it.
-    fn name(&self) -> &'static str {
-        if self.v1.is_some() { "memory.limit_in_bytes" } else { "memory.high" }
+        write(&cgroup.directory().join(v2_file), &bytes.to_string())?;
+        Ok(Limited { v1: None, file: v2_file })
     }
 
     /// Puts a launcher under the limit, and what it starts from now on.
@@ -199,6 +201,88 @@ impl Limited {
         let Some(v1) = &self.v1 else { return Ok(()) };
         fs::write(v1.directory().join("cgroup.procs"), launcher.pid().to_string()).map_err(|error| error.to_string())
     }
+}
+
+/// Files of a cgroup, read beside observer: bytes in use, anonymous bytes, processes killed for want of memory.
+struct Beside {
+    directory: PathBuf,
+    is_v1: bool,
+}
+
+impl Beside {
+    fn number(&self, file: &str, line: &str) -> Result<u64, String> {
+        let path = self.directory.join(file);
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let number = match line {
+            "" => Some(text.trim()),
+            line => text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' ')),
+        };
+        number.and_then(|number| number.parse().ok()).ok_or_else(|| format!("{}: no number: {text}", path.display()))
+    }
+
+    fn read(&self) -> Result<[u64; 3], String> {
+        let [usage, anon, killed] = match self.is_v1 {
+            true => [("memory.usage_in_bytes", ""), ("memory.stat", "total_rss"), ("memory.oom_control", "oom_kill")],
+            false => [("memory.current", ""), ("memory.stat", "anon"), ("memory.events", "oom_kill")],
+        };
+        Ok([self.number(usage.0, usage.1)?, self.number(anon.0, anon.1)?, self.number(killed.0, killed.1)?])
+    }
+}
+
+/// The memory of a cgroup as observer tells it, in a sample between two readings of the files.
+fn told(collector: &mut Collector, key: Key, beside: &Beside) -> Result<Memory, String> {
+    let before = beside.read()?;
+    let sample = collector.collect();
+    let after = beside.read()?;
+    let row = sample.cgroups.iter().find(|row| row.id == key).ok_or("no row of the cgroup")?;
+    let memory = &row.resources.memory;
+    // Charges are taken from a stock of each CPU, and counts are summed up by and by.
+    const SLACK: u64 = 1 << 20;
+    let told = [("usage", memory.usage), ("anon", memory.stat.anon), ("oom_kill", memory.events.oom_kill)];
+    for (((name, told), before), after) in told.into_iter().zip(before).zip(after) {
+        let told = told.ok_or_else(|| format!("{name} is unknown"))?;
+        let slack = if name == "oom_kill" { 0 } else { SLACK };
+        if told + slack < before.min(after) || told > before.max(after) + slack {
+            return Err(format!("{name} {told}, in the files {before} before and {after} after"));
+        }
+    }
+    let snapshot = Row { is: row, was: None, interval: None };
+    let kinds = snapshot.number(&cgroup::resources::MEMORY_BREAKDOWN, &[]);
+    let usage = snapshot.number(&cgroup::resources::MEMORY_USAGE, &[]);
+    if kinds != usage { Err(format!("the kinds sum up to {kinds:?}, the usage is {usage:?}")) } else { Ok(memory.clone()) }
+}
+
+fn files_tell_what_is_used_and_what_is_allowed() -> Result<String, String> {
+    let limit = 64 << 20;
+    let (cgroup, key) = fresh()?;
+    let limited = Limited::new(&cgroup, "memory.max", limit)?;
+    let group = limited.v1.as_ref().unwrap_or(&cgroup);
+    let beside = Beside { directory: group.directory().to_owned(), is_v1: limited.v1.is_some() };
+    // Files are all that is needed: no programs.
+    let mut collector = Collector::new(Roots::default());
+    collector.collect();
+    let mut launcher = Launcher::start(cgroup.directory(), None)?;
+    limited.hold(&launcher)?;
+    let worker = launcher.work("hold 32")?;
+    launcher.asleep(worker)?;
+    let held = told(&mut collector, key, &beside)?;
+    if held.limit != Some(limit) || held.stat.anon < Some(32 << 20) || held.usage < held.stat.anon {
+        return Err(format!("32 MiB are held below a limit of 64: {held:?}"));
+    }
+    let pid = rustix::process::Pid::from_raw(worker.cast_signed()).ok_or("a worker without a pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).map_err(|error| error.to_string())?;
+    launcher.finished(worker)?;
+    let worker = launcher.work("touch 256")?;
+    launcher.finished(worker)?;
+    launcher.reap()?;
+    launcher.quiet()?;
+    let killed = told(&mut collector, key, &beside)?;
+    let events = killed.events;
+    let figures = format!("held {:?} of {:?}; then {:?} left, events {events:?}", held.usage, held.limit, killed.usage);
+    // Where there is swap, nobody need be killed.
+    let swaps = fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1);
+    let happened = events.max > held.events.max && (swaps || events.oom_kill == Some(1));
+    if happened && killed.stat.anon < held.stat.anon { Ok(figures) } else { Err(figures) }
 }
 
 /// Time that some task of a cgroup was stalled for memory, in nanoseconds, by the kernel's own count.
@@ -220,7 +304,7 @@ fn reclaim_at_a_limit_stalls() -> Result<String, String> {
     let mut collector = collector()?;
     let (cgroup, key) = fresh()?;
     // Made before the launcher, and removed after it has ended.
-    let limited = Limited::new(&cgroup, LIMIT)?;
+    let limited = Limited::new(&cgroup, "memory.high", LIMIT)?;
     // On one CPU: of several, memory.pressure takes an average that is weighted by how busy each was.
     let mut launcher = Launcher::start(cgroup.directory(), Some(0))?;
     limited.hold(&launcher)?;
@@ -240,7 +324,7 @@ fn reclaim_at_a_limit_stalls() -> Result<String, String> {
     let ms = |ns: u64| ns as f64 / 1e6;
     let figures = format!(
         "{}: {} stalls of {:.1} ms in the cgroup, {count} of {:.1} ms on the machine; memory.pressure {:.1} ms: {ratio:.2}",
-        limited.name(),
+        limited.file,
         used.stalls,
         ms(used.stalled),
         ms(sum),
@@ -271,7 +355,7 @@ fn long_stalls_have_names() -> Result<String, String> {
     const LIMIT: u64 = 16 << 20;
     let mut collector = collector()?;
     let (cgroup, key) = fresh()?;
-    let limited = Limited::new(&cgroup, LIMIT)?;
+    let limited = Limited::new(&cgroup, "memory.high", LIMIT)?;
     let mut launcher = Launcher::start(cgroup.directory(), Some(0))?;
     let file = File::new(128 / share())?;
     // Not under the limit: they need nothing.

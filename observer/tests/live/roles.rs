@@ -28,7 +28,8 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("hostile", [ms]) => hostile(ms),
         ("rest", [turns]) => rest(turns),
         ("threads", [count, ms]) => threads(count, ms),
-        ("touch", [mib]) => touch(mib),
+        ("touch", [mib]) => touch(mib).map(drop),
+        ("hold", [mib]) => hold(mib),
         ("write", [path, mib]) => write(path, mib),
         ("read", [path, times]) => read(path, times),
         ("unheard", []) => super::tcp::unheard(),
@@ -245,13 +246,20 @@ fn threads(count: &str, ms: &str) -> Result<(), String> {
 }
 
 /// Touches every page of so much memory, once.
-fn touch(mib: &str) -> Result<(), String> {
+fn touch(mib: &str) -> Result<Vec<u8>, String> {
     let bytes = (number(mib)? << 20) as usize;
     let mut memory = vec![0u8; bytes];
     for page in memory.chunks_mut(4096) {
         page[0] = 1;
     }
-    std::hint::black_box(&memory);
+    Ok(std::hint::black_box(memory))
+}
+
+/// The same, and keeps it until it is killed.
+fn hold(mib: &str) -> Result<(), String> {
+    let memory = touch(mib)?;
+    std::thread::sleep(Duration::from_secs(600));
+    drop(memory);
     Ok(())
 }
 

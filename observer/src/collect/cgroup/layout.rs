@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// Mount points of the hierarchies that are read; at least one is there.
+/// Mount points of the hierarchies that are read; at least one that gives cgroups is there.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Layout {
     /// The default hierarchy, v2.
@@ -14,6 +14,8 @@ pub struct Layout {
     pub cpu: Option<PathBuf>,
     /// The v1 hierarchy of the `cpuacct` controller; often the same as `cpu`.
     pub cpuacct: Option<PathBuf>,
+    /// The v1 hierarchy of the `memory` controller, which v2 does not have then.
+    pub memory: Option<PathBuf>,
 }
 
 /// Looks at the root, then at each directory in it. A root that is itself one v1 hierarchy is taken as such.
@@ -21,7 +23,7 @@ pub fn find(root: &Path) -> Result<Layout, Error> {
     let failed = |error| Error::Read { path: root.to_owned(), error };
     let mut layout = Layout::default();
     layout.add(root);
-    if layout == Layout::default() {
+    if layout.is_empty() {
         let mut directories = Vec::new();
         for entry in fs::read_dir(root).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -33,10 +35,15 @@ pub fn find(root: &Path) -> Result<Layout, Error> {
         directories.sort();
         directories.iter().for_each(|(_, _, path)| layout.add(path));
     }
-    if layout == Layout::default() { Err(Error::NoLayout { root: root.to_owned() }) } else { Ok(layout) }
+    if layout.is_empty() { Err(Error::NoLayout { root: root.to_owned() }) } else { Ok(layout) }
 }
 
 impl Layout {
+    /// Memory alone tells of nobody's CPU time.
+    fn is_empty(&self) -> bool {
+        self.v2.is_none() && self.cpu.is_none() && self.cpuacct.is_none()
+    }
+
     fn add(&mut self, directory: &Path) {
         let has = |name: &str| directory.join(name).exists();
         let place = |slot: &mut Option<PathBuf>, is: bool| {
@@ -50,6 +57,7 @@ impl Layout {
         // Without CONFIG_CFS_BANDWIDTH there are shares only.
         place(&mut self.cpu, has("cpu.cfs_quota_us") || has("cpu.shares"));
         place(&mut self.cpuacct, has("cpuacct.usage"));
+        place(&mut self.memory, has("memory.usage_in_bytes"));
     }
 }
 
@@ -60,7 +68,7 @@ mod tests {
     use super::*;
 
     /// Makes the files (`name -> target` makes a link) and tells the layout with paths relative to the root.
-    fn check(files: &[&str], expected: [Option<&str>; 3]) {
+    fn check(files: &[&str], expected: [Option<&str>; 4]) {
         let root = tempfile::tempdir().unwrap();
         for file in files {
             if let Some((name, target)) = file.split_once(" -> ") {
@@ -73,27 +81,34 @@ mod tests {
         }
         let path =
             |name: Option<&str>| name.map(|name| if name == "." { root.path().to_owned() } else { root.path().join(name) });
-        let [v2, cpu, cpuacct] = expected.map(path);
-        assert_eq!(find(root.path()).unwrap(), Layout { v2, cpu, cpuacct });
+        let [v2, cpu, cpuacct, memory] = expected.map(path);
+        assert_eq!(find(root.path()).unwrap(), Layout { v2, cpu, cpuacct, memory });
     }
 
     #[test]
     fn layouts() {
-        check(&["cgroup.controllers", "cpu/cpu.shares"], [Some("."), None, None]);
+        check(&["cgroup.controllers", "cpu/cpu.shares"], [Some("."), None, None, None]);
         check(
             &["cpu,cpuacct/cpu.shares", "cpu,cpuacct/cpuacct.usage", "cpu -> cpu,cpuacct"],
-            [None, Some("cpu,cpuacct"), Some("cpu,cpuacct")],
+            [None, Some("cpu,cpuacct"), Some("cpu,cpuacct"), None],
         );
-        check(&["cpu/cpu.cfs_quota_us", "cpuacct/cpuacct.usage", "memory/memory.stat"], [None, Some("cpu"), Some("cpuacct")]);
-        check(&["a/cgroup.controllers", "unified/cgroup.controllers", "cpu/cpu.shares"], [Some("unified"), Some("cpu"), None]);
-        check(&["real/cpu.shares", "cpu.shares.d/x", "systemd/tasks"], [None, Some("real"), None]);
-        check(&["cpu.shares", "cpuacct.usage", "docker/cpu.shares"], [None, Some("."), Some(".")]);
+        check(
+            &["cpu/cpu.cfs_quota_us", "cpuacct/cpuacct.usage", "memory/memory.stat", "mem/memory.usage_in_bytes"],
+            [None, Some("cpu"), Some("cpuacct"), Some("mem")],
+        );
+        check(
+            &["a/cgroup.controllers", "unified/cgroup.controllers", "cpu/cpu.shares"],
+            [Some("unified"), Some("cpu"), None, None],
+        );
+        check(&["real/cpu.shares", "cpu.shares.d/x", "systemd/tasks"], [None, Some("real"), None, None]);
+        check(&["cpu.shares", "cpuacct.usage", "docker/cpu.shares"], [None, Some("."), Some("."), None]);
     }
 
     #[test]
     fn nothing_of_use() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("memory")).unwrap();
+        fs::write(root.path().join("memory/memory.usage_in_bytes"), "0").unwrap();
         symlink("nowhere", root.path().join("cpu")).unwrap();
         let message = find(root.path()).unwrap_err().to_string();
         assert!(message.starts_with(root.path().to_str().unwrap()) && message.contains("cgroup.controllers"), "{message}");

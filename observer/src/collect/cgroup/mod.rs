@@ -1,9 +1,13 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`] and [`mod@unit`] parse what it finds. Only the hierarchies that give
-//! keys are walked: the v2 tree, and the v1 tree of the `cpu` controller; `cpuacct` joins by path.
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`] and [`mod@unit`] parse what it finds; `resources` keeps
+//! what need not be read again, [`files`] what is open. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
+//! controller; `cpuacct` and `memory` join by path.
 
+pub mod files;
 pub mod layout;
+pub mod memory;
+mod resources;
 pub mod stat;
 pub mod unit;
 pub mod walk;
@@ -11,12 +15,13 @@ pub mod walk;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use layout::Layout;
 use observer_common::sched::Key;
 use walk::Walker;
 
-use crate::model::cgroup::CpuStat;
+use crate::model::cgroup::{CpuStat, Resources};
 use crate::model::text;
 
 /// Reads every cgroup of a host.
@@ -54,6 +59,8 @@ pub struct Found {
     pub unit: Option<String>,
     /// Usage and quota.
     pub cpu: CpuStat,
+    /// Memory and pressure; those of the v1 memory hierarchy at the same path, where that has the controller.
+    pub resources: Arc<Resources>,
 }
 
 /// Directories and files that exist and gave nothing.
@@ -110,7 +117,16 @@ impl Cgroups {
 
     /// Lists and reads all cgroups. Fails only when no root can be opened; whatever else goes wrong is counted in the listing.
     pub fn read(&mut self) -> Result<Listing, Error> {
-        let mut listing = self.walker.walk(&self.layout)?;
+        self.walk(false)
+    }
+
+    /// The same without memory and pressure, which are most of the work when nothing is known yet: for who cannot wait.
+    pub fn read_hastily(&mut self) -> Result<Listing, Error> {
+        self.walk(true)
+    }
+
+    fn walk(&mut self, is_hasty: bool) -> Result<Listing, Error> {
+        let mut listing = self.walker.walk(&self.layout, is_hasty)?;
         // The v2 root comes first, and what it knows wins: v1 roots only fill gaps.
         listing.groups.sort_by_key(|group| group.key);
         listing.groups.dedup_by(|later, kept| {

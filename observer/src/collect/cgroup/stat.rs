@@ -66,9 +66,9 @@ pub fn cpus(quota: u64, period: u64) -> Option<f64> {
 }
 
 /// The tighter of two limits.
-pub fn tighter(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+pub fn tighter<T: PartialOrd>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
+        (Some(one), Some(other)) => Some(if other < one { other } else { one }),
         (one, other) => one.or(other),
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         assert!(count(b"18446744073709551615\n").is_err());
         assert_eq!(tighter(Some(2.0), Some(0.5)), Some(0.5));
         assert_eq!(tighter(None, Some(0.5)), Some(0.5));
-        assert_eq!(tighter(None, None), None);
+        assert_eq!(tighter::<f64>(None, None), None);
     }
 
     #[test]

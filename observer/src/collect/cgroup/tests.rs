@@ -11,6 +11,7 @@ use observer_common::sched::kind;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::host::Stalled;
 
 fn listing(root: &Path) -> Listing {
     Cgroups::open(root).unwrap().read().unwrap()
@@ -49,7 +50,51 @@ fn line(group: &Found, names: &BTreeMap<Key, String>) -> String {
         "    usage {usage} user {user} system {system} periods {throttled_periods}/{periods} throttled {throttled} limit {limit}"
     )
     .unwrap();
-    line
+    line + &resources(&group.resources)
+}
+
+/// Lines of what is known; none where nothing is.
+fn resources(resources: &Resources) -> String {
+    let all = |values: &[(&str, Option<u64>)]| {
+        let known = values.iter().filter_map(|(name, value)| Some(format!(" {name} {}", (*value)?)));
+        known.collect::<String>()
+    };
+    let m = &resources.memory;
+    let stalled = |time: Option<Stalled>| (time.map(|time| time.some), time.and_then(|time| time.full));
+    let [cpu, memory, io] = [resources.cpu_pressure, resources.memory_pressure, resources.io_pressure].map(stalled);
+    let nodes: String = m.nodes.iter().map(|(node, bytes)| format!(" {node} {bytes}")).collect();
+    let lines = [
+        ("memory", all(&[("usage", m.usage), ("limit", m.limit), ("high", m.high)])),
+        ("kinds", all(&[("anon", m.stat.anon), ("file", m.stat.file), ("kernel", m.stat.kernel)])),
+        (
+            "events",
+            all(&[
+                ("low", m.events.low),
+                ("high", m.events.high),
+                ("max", m.events.max),
+                ("oom", m.events.oom),
+                ("oom_kill", m.events.oom_kill),
+                ("oom_group_kill", m.events.oom_group_kill),
+            ]),
+        ),
+        (
+            "pages",
+            all(&[
+                ("faults", m.stat.faults),
+                ("major", m.stat.major_faults),
+                ("refaults anon", m.stat.refaults_anon),
+                ("file", m.stat.refaults_file),
+                ("scanned", m.stat.scanned),
+                ("reclaimed", m.stat.reclaimed),
+            ]),
+        ),
+        ("nodes", nodes),
+        (
+            "stalled",
+            all(&[("cpu", cpu.0), ("full", cpu.1), ("memory", memory.0), ("full", memory.1), ("io", io.0), ("full", io.1)]),
+        ),
+    ];
+    lines.iter().filter(|(_, values)| !values.is_empty()).map(|(name, values)| format!("    {name}:{values}\n")).collect()
 }
 
 fn fixture(host: &str) -> String {
@@ -162,13 +207,133 @@ fn readings_are_independent() {
     assert_eq!(paths(&cgroups.read().unwrap()), ["/"]);
 }
 
+/// A v2 tree with one cgroup, whose CPU time and memory can be set, and its reader.
+struct Lone {
+    root: tempfile::TempDir,
+    cgroups: Cgroups,
+}
+
+impl Lone {
+    fn new() -> Lone {
+        let root = tree(&[b"a"]);
+        let cgroups = Cgroups::open(root.path()).unwrap();
+        Lone { root, cgroups }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.root.path().join("a").join(name), text).unwrap();
+    }
+
+    /// Reads, and tells the memory in use; `run` lets it run before.
+    fn usage(&mut self, run: u32) -> Option<u64> {
+        self.write("cpu.stat", &format!("usage_usec {run}\n"));
+        let listing = self.cgroups.read().unwrap();
+        listing.groups.iter().find(|group| group.path == "/a").unwrap().resources.memory.usage
+    }
+}
+
+#[test]
+fn who_does_nothing_is_seldom_read_again() {
+    let mut lone = Lone::new();
+    lone.write("memory.current", "1\n");
+    assert_eq!(lone.usage(1), Some(1));
+    lone.write("memory.current", "2\n");
+    let readings = (1..=11).find(|_| lone.usage(1) == Some(2)).unwrap();
+    assert!(readings <= 10, "{readings}");
+    lone.write("memory.current", "3\n");
+    assert_eq!(lone.usage(1), Some(3), "what moved may go on moving");
+}
+
+#[test]
+fn who_ran_is_read_again() {
+    let mut lone = Lone::new();
+    for run in 1..30 {
+        lone.write("memory.current", &format!("{run}\n"));
+        assert_eq!(lone.usage(run), Some(run.into()));
+    }
+    lone.write("memory.current", "x\n");
+    assert_eq!(lone.usage(30), None);
+}
+
+#[test]
+fn who_is_in_haste_learns_nothing_of_memory() {
+    let mut lone = Lone::new();
+    lone.write("memory.current", "1\n");
+    let hasty = lone.cgroups.read_hastily().unwrap();
+    assert!(hasty.groups.iter().all(|group| *group.resources == Resources::default()));
+    assert_eq!(lone.usage(1), Some(1));
+}
+
+#[test]
+fn dear_files_are_left_alone_while_cheap_ones_tell_the_same() {
+    let mut lone = Lone::new();
+    let anon = |lone: &mut Lone, run| {
+        lone.usage(run);
+        let listing = lone.cgroups.read().unwrap();
+        listing.groups.iter().find(|group| group.path == "/a").unwrap().resources.memory.stat.anon
+    };
+    lone.write("memory.current", "1\n");
+    lone.write("memory.stat", "anon 1\n");
+    assert_eq!(anon(&mut lone, 1), Some(1));
+    lone.write("memory.stat", "anon 2\n");
+    assert!((0..30).all(|_| anon(&mut lone, 1) == Some(1)));
+    lone.write("memory.current", "2\n");
+    assert!((0..10).any(|_| anon(&mut lone, 1) == Some(2)));
+}
+
+#[test]
+fn what_is_wrong_is_said_as_long_as_it_stands() {
+    let mut lone = Lone::new();
+    lone.write("memory.current", "7\n");
+    lone.write("memory.events", "max 3\noom_kill \x1b[2J\n");
+    lone.write("memory.stat", "anon 18446744073709551615\nfile 5");
+    lone.write("memory.max", "");
+    fs::create_dir(lone.root.path().join("a/io.pressure")).unwrap();
+    for _ in 0..12 {
+        let listing = lone.cgroups.read().unwrap();
+        let unreadable = listing.unreadable.unwrap();
+        assert_eq!(unreadable.count, 4);
+        let expected = format!("{}/a/io.pressure: Is a directory (os error 21)", lone.root.path().display());
+        assert_eq!(unreadable.first, expected);
+        let memory = &listing.groups[1].resources.memory;
+        assert_eq!((memory.usage, memory.events.max, memory.stat.file), (Some(7), Some(3), Some(5)), "the rest is known");
+        assert_eq!((memory.limit, memory.events.oom_kill, memory.stat.anon), (None, None, None));
+    }
+}
+
+#[test]
+fn a_limit_is_that_of_the_tightest_ancestor_now() {
+    let root = tree(&[b"a/b"]);
+    let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
+    let mut cgroups = Cgroups::open(root.path()).unwrap();
+    write("a/memory.max", "500\n");
+    write("a/memory.high", "400\n");
+    write("a/b/memory.max", "900\n");
+    let mut limits = || {
+        let listing = cgroups.read().unwrap();
+        let found = listing.groups.iter().find(|group| group.path == "/a/b").unwrap().resources.memory.clone();
+        (found.limit, found.high)
+    };
+    assert_eq!(limits(), (Some(500), Some(400)));
+    write("a/memory.max", "max\n");
+    write("a/cpu.stat", "usage_usec 1\n");
+    assert_eq!(limits(), (Some(900), Some(400)), "although nothing ran in it");
+    write("a/memory.max", "5\n");
+    write("a/cpu.stat", "usage_usec 2\n");
+    assert_eq!(limits(), (Some(5), Some(400)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn any_content_of_any_file_is_survived(contents: [Vec<u8>; 4]) {
+    fn any_content_of_any_file_is_survived(contents: [Vec<u8>; 9]) {
         let root = tree(&[b"a"]);
-        for (name, content) in ["cpu.stat", "cpu.max", "a/cpu.stat", "a/cpu.max"].iter().zip(&contents) {
+        let names = [
+            "cpu.stat", "cpu.max", "a/cpu.stat", "a/cpu.max", "a/memory.current", "a/memory.max", "a/memory.stat",
+            "a/memory.numa_stat", "a/io.pressure",
+        ];
+        for (name, content) in names.iter().zip(&contents) {
             fs::write(root.path().join(name), content).unwrap();
         }
         prop_assert_eq!(listing(root.path()).groups.len(), 2);

@@ -9,14 +9,16 @@ use std::ffi::{CStr, CString};
 use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use observer_common::sched::Key;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, fstatfs, openat, statat};
 use rustix::io::{Errno, read};
 
+use super::resources::{File, Home, Source, Store, Thresholds};
 use super::{Error, Found, Layout, Listing, Unreadable, stat, unit};
 use crate::model::Hierarchy;
-use crate::model::cgroup::CpuStat;
+use crate::model::cgroup::{CpuStat, Resources};
 use crate::model::text;
 
 /// Deeper directories are left out and counted as unreadable; each level holds a descriptor open. Real trees have about ten.
@@ -39,6 +41,12 @@ pub struct Walker {
     /// The present directory, from the hierarchy's root; empty for the root.
     path: Vec<u8>,
     listing: Listing,
+    /// Memory and pressure, which outlive the walk.
+    resources: Store,
+    /// Those are left out of this walk.
+    is_hasty: bool,
+    /// What all cgroups tell of them then.
+    nothing: Arc<Resources>,
 }
 
 /// A hierarchy that is walked.
@@ -48,6 +56,8 @@ struct Tree<'a> {
     /// Whether this is the kernel's file system and not a copy of its files.
     is_cgroupfs: bool,
     cpuacct: Cpuacct,
+    /// The v1 hierarchy of the memory controller.
+    memory: Option<(&'a Path, OwnedFd)>,
 }
 
 /// Where `cpuacct.usage` is.
@@ -71,16 +81,25 @@ struct Directory<'a> {
 struct Place {
     key: Key,
     parent: Option<Key>,
-    /// The tightest limit of its ancestors; on the way down, its own too.
-    limit: Option<f64>,
+    /// The tightest limits of its ancestors; on the way down, its own too.
+    limits: Limits,
     /// 0 for the root.
     depth: usize,
 }
 
+/// What a cgroup and its ancestors may have.
+#[derive(Clone, Copy, Default)]
+struct Limits {
+    cpu: Option<f64>,
+    memory: Thresholds,
+}
+
 impl Walker {
-    /// Everything in all hierarchies that give keys, v2 first. Fails when no root can be opened.
-    pub fn walk(&mut self, layout: &Layout) -> Result<Listing, Error> {
+    /// Everything in all hierarchies that give keys, v2 first; without memory and pressure if it is hasty. Fails when no root can be opened.
+    pub fn walk(&mut self, layout: &Layout, is_hasty: bool) -> Result<Listing, Error> {
         self.listing = Listing::default();
+        self.resources.begin();
+        self.is_hasty = is_hasty;
         let roots = [(Hierarchy::V2, &layout.v2), (Hierarchy::Cpu, &layout.cpu)];
         let mut failed = None;
         for (hierarchy, root) in roots.into_iter().filter_map(|(hierarchy, root)| Some((hierarchy, root.as_deref()?))) {
@@ -89,6 +108,7 @@ impl Walker {
                 complain(&mut self.listing, root, b"", "", &errno);
             }
         }
+        self.resources.sweep();
         match failed {
             Some((root, errno)) if self.listing.groups.is_empty() => {
                 Err(Error::Read { path: root.to_owned(), error: errno.into() })
@@ -101,6 +121,13 @@ impl Walker {
         let open = |root: &Path| openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let directory = open(root)?;
         let is_cgroupfs = matches!(fstatfs(&directory)?.f_type as u64, CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC);
+        let memory = layout.memory.as_deref().and_then(|root| match open(root) {
+            Ok(directory) => Some((root, directory)),
+            Err(errno) => {
+                complain(&mut self.listing, root, b"", "", &errno);
+                None
+            }
+        });
         let cpuacct = match layout.cpuacct.as_deref() {
             Some(same) if same == root => Cpuacct::Here,
             Some(other) => open(other).map(Cpuacct::Below).unwrap_or_else(|errno| {
@@ -114,19 +141,19 @@ impl Walker {
         self.listing.namespaced |= namespaced;
         let key = if namespaced { key(hierarchy, inode) } else { Key::ROOT };
         self.path.clear();
-        let tree = Tree { root, hierarchy, is_cgroupfs, cpuacct };
-        self.visit(&tree, directory.as_fd(), Place { key, parent: None, limit: None, depth: 0 });
+        let tree = Tree { root, hierarchy, is_cgroupfs, cpuacct, memory };
+        self.visit(&tree, directory.as_fd(), Place { key, parent: None, limits: Limits::default(), depth: 0 });
         Ok(())
     }
 
     /// A directory, then those in it.
     fn visit(&mut self, tree: &Tree<'_>, open: BorrowedFd<'_>, place: Place) {
-        let Some(limit) = self.group(tree, Directory { open, leaf: None }, place) else { return };
+        let Some(limits) = self.group(tree, Directory { open, leaf: None }, place) else { return };
         for name in self.children(tree, open) {
             let above = self.path.len();
             self.path.push(b'/');
             self.path.extend_from_slice(name.to_bytes());
-            self.child(tree, open, &name, Place { limit, ..place });
+            self.child(tree, open, &name, Place { limits, ..place });
             self.path.truncate(above);
         }
     }
@@ -137,7 +164,7 @@ impl Walker {
             return complain(&mut self.listing, tree.root, &self.path, "", &format_args!("deeper than {MAX_DEPTH} levels"));
         }
         let visited = statat(open, name, AtFlags::SYMLINK_NOFOLLOW).and_then(|stat| {
-            let place = Place { key: key(tree.hierarchy, stat.st_ino), parent: Some(above.key), limit: above.limit, depth };
+            let place = Place { key: key(tree.hierarchy, stat.st_ino), parent: Some(above.key), limits: above.limits, depth };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 // Where the entries of the file system do not say so.
                 return Ok(());
@@ -158,15 +185,32 @@ impl Walker {
         }
     }
 
-    /// Lists one cgroup and tells the limit that those in it have from it; `None` when it has ended.
-    fn group(&mut self, tree: &Tree<'_>, directory: Directory<'_>, place: Place) -> Option<Option<f64>> {
-        let Some(cpu) = self.cpu(tree, directory, place.limit) else {
+    /// Lists one cgroup and tells the limits that those in it have from it; `None` when it has ended.
+    fn group(&mut self, tree: &Tree<'_>, directory: Directory<'_>, place: Place) -> Option<Limits> {
+        let Some(cpu) = self.cpu(tree, directory, place.limits.cpu) else {
             self.listing.vanished += 1;
             return None;
         };
+        let resources = self.resources(tree, directory, place, cpu.usage);
         let path = if self.path.is_empty() { "/".into() } else { text::escape(&self.path).into_owned() };
-        self.listing.groups.push(Found { key: place.key, parent: place.parent, path, unit: unit::nearest(&self.path), cpu });
-        Some(cpu.limit)
+        let memory = Thresholds::of(&resources);
+        let unit = unit::nearest(&self.path);
+        self.listing.groups.push(Found { key: place.key, parent: place.parent, path, unit, cpu, resources });
+        Some(Limits { cpu: cpu.limit, memory })
+    }
+
+    /// Memory and pressure of a cgroup that has used so much CPU time.
+    fn resources(&mut self, tree: &Tree<'_>, directory: Directory<'_>, place: Place, usage: Option<u64>) -> Arc<Resources> {
+        if self.is_hasty {
+            return Arc::clone(&self.nothing);
+        }
+        let mut source = Opening { tree, directory, path: &self.path, name: &mut self.name };
+        let (resources, unreadable) = self.resources.read(place.key, usage, place.limits.memory, &mut source);
+        if let Some(unreadable) = unreadable {
+            let first = || Unreadable { count: 0, first: unreadable.first.clone() };
+            self.listing.unreadable.get_or_insert_with(first).count += unreadable.count;
+        }
+        resources
     }
 
     /// Names of the directories in a directory, links left out.
@@ -227,9 +271,7 @@ impl Walker {
             Cpuacct::Nowhere => Some(None),
             Cpuacct::Here => self.value(tree, directory, "cpuacct.usage", stat::count),
             Cpuacct::Below(root) => {
-                self.name.clear();
-                self.name.extend_from_slice(self.path.strip_prefix(b"/").unwrap_or_default());
-                self.name.extend_from_slice(if self.path.is_empty() { b"cpuacct.usage" } else { b"/cpuacct.usage" });
+                below(&mut self.name, &self.path, "cpuacct.usage");
                 let read = read_file(root.as_fd(), &self.name, &mut self.file);
                 self.parsed(tree, "cpuacct.usage", read, stat::count)
             }
@@ -241,24 +283,14 @@ impl Walker {
     where
         P: FnOnce(&[u8]) -> Result<T, stat::Malformed>,
     {
-        self.join(directory, name);
+        join(&mut self.name, directory, name);
         let read = read_file(directory.open, &self.name, &mut self.file);
         self.parsed(tree, name, read, parse)
     }
 
     fn is_missing(&mut self, directory: Directory<'_>, name: &str) -> bool {
-        self.join(directory, name);
+        join(&mut self.name, directory, name);
         matches!(statat(directory.open, &self.name[..], AtFlags::empty()), Err(Errno::NOENT))
-    }
-
-    /// Sets `name` to where a directory's file is, seen from the open one.
-    fn join(&mut self, directory: Directory<'_>, name: &str) {
-        self.name.clear();
-        if let Some(leaf) = directory.leaf {
-            self.name.extend_from_slice(leaf.to_bytes());
-            self.name.push(b'/');
-        }
-        self.name.extend_from_slice(name.as_bytes());
     }
 
     fn parsed<T, P>(&mut self, tree: &Tree<'_>, name: &str, read: Result<(), Errno>, parse: P) -> Option<Option<T>>
@@ -279,6 +311,66 @@ impl Walker {
     }
 }
 
+/// The files of memory and pressure of the cgroup at which the walk is.
+struct Opening<'a> {
+    tree: &'a Tree<'a>,
+    directory: Directory<'a>,
+    path: &'a [u8],
+    /// For names.
+    name: &'a mut Vec<u8>,
+}
+
+impl Source for Opening<'_> {
+    fn has(&self, home: Home) -> bool {
+        match home {
+            Home::V2 => self.tree.hierarchy == Hierarchy::V2,
+            Home::V2Memory => self.tree.hierarchy == Hierarchy::V2 && self.tree.memory.is_none(),
+            Home::V1Memory => self.tree.memory.is_some(),
+        }
+    }
+
+    fn open(&mut self, file: &File) -> Result<OwnedFd, Errno> {
+        match (file.home, &self.tree.memory) {
+            (Home::V1Memory, Some((_, root))) => {
+                below(self.name, self.path, file.name);
+                open_file(root.as_fd(), self.name)
+            }
+            _ => {
+                join(self.name, self.directory, file.name);
+                open_file(self.directory.open, self.name)
+            }
+        }
+    }
+
+    fn complaint(&self, file: &File, what: &dyn Display) -> String {
+        let root = match (file.home, &self.tree.memory) {
+            (Home::V1Memory, Some((root, _))) => root,
+            _ => self.tree.root,
+        };
+        complaint(root, self.path, file.name, what)
+    }
+}
+
+/// Sets `to` to where a directory's file is, seen from the open one.
+fn join(to: &mut Vec<u8>, directory: Directory<'_>, name: &str) {
+    to.clear();
+    if let Some(leaf) = directory.leaf {
+        to.extend_from_slice(leaf.to_bytes());
+        to.push(b'/');
+    }
+    to.extend_from_slice(name.as_bytes());
+}
+
+/// Sets `to` to where the file of a cgroup with this path is, seen from a hierarchy's root.
+fn below(to: &mut Vec<u8>, path: &[u8], name: &str) {
+    to.clear();
+    if let Some(path) = path.strip_prefix(b"/") {
+        to.extend_from_slice(path);
+        to.push(b'/');
+    }
+    to.extend_from_slice(name.as_bytes());
+}
+
 fn key(hierarchy: Hierarchy, inode: u64) -> Key {
     match hierarchy {
         Hierarchy::V2 => Key::v2(inode),
@@ -288,19 +380,27 @@ fn key(hierarchy: Hierarchy, inode: u64) -> Key {
 
 /// The beginning of a file, by one call: a file of this kind comes whole.
 fn read_file(directory: BorrowedFd<'_>, name: &[u8], buffer: &mut Vec<u8>) -> Result<(), Errno> {
-    let file = openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = open_file(directory, name)?;
     buffer.resize(FILE_BYTES, 0);
     let length = read(&file, &mut buffer[..])?;
     buffer.truncate(length);
     Ok(())
 }
 
+/// Opens a file for reading.
+fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Counts something unreadable, and names it if it is the first.
 fn complain(listing: &mut Listing, root: &Path, path: &[u8], name: &str, what: &dyn Display) {
-    let unreadable = listing.unreadable.get_or_insert_with(|| {
-        let root = text::escape(root.as_os_str().as_encoded_bytes());
-        let slash = if name.is_empty() { "" } else { "/" };
-        Unreadable { count: 0, first: format!("{root}{}{slash}{name}: {what}", text::escape(path)) }
-    });
-    unreadable.count += 1;
+    let first = || Unreadable { count: 0, first: complaint(root, path, name, what) };
+    listing.unreadable.get_or_insert_with(first).count += 1;
+}
+
+/// Which file of which cgroup, and what is wrong with it.
+fn complaint(root: &Path, path: &[u8], name: &str, what: &dyn Display) -> String {
+    let root = text::escape(root.as_os_str().as_encoded_bytes());
+    let slash = if name.is_empty() { "" } else { "/" };
+    format!("{root}{}{slash}{name}: {what}", text::escape(path))
 }

@@ -1,5 +1,6 @@
 //! Readers of `/proc`, and of the machine's topology in `/sys`: parsers are pure, [`Proc`] and [`topology::read`] open the files.
 
+pub mod buddyinfo;
 pub mod cpulist;
 pub mod file;
 pub mod loadavg;
@@ -14,6 +15,7 @@ pub mod topology;
 pub mod uptime;
 pub mod vmstat;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -22,6 +24,7 @@ pub use stat::Stat;
 
 use super::Roots;
 use crate::model::host::{Memory, Pressure, Vmstat};
+use crate::model::memory::FreeBlocks;
 use crate::model::tcp::KernelTcp;
 use crate::model::text;
 
@@ -78,6 +81,11 @@ impl Proc {
     /// The kernel's counters of the page allocator (`/proc/vmstat`).
     pub fn vmstat(&mut self) -> Result<Vmstat, Error> {
         self.read("vmstat", vmstat::parse)
+    }
+
+    /// Free blocks by node (`/proc/buddyinfo`).
+    pub fn free_blocks(&mut self) -> Result<BTreeMap<u32, FreeBlocks>, Error> {
+        self.read("buddyinfo", buddyinfo::parse)
     }
 
     /// The kernel's counters of TCP (`/proc/net/snmp`, `/proc/net/netstat`) in the network namespace of whoever reads.

@@ -7,12 +7,15 @@ use ratatui::layout::Rect;
 use super::ledger::Ledger;
 use super::{below, blame, cgroups, row, trouble, waits};
 use crate::model::blame::{List, Victim};
+use crate::model::cgroup::resources::{
+    CPU_PRESSURE, IO_PRESSURE, MEMORY_EVENTS, MEMORY_HIGH, MEMORY_LIMIT, MEMORY_PRESSURE, MEMORY_USAGE,
+};
 use crate::model::metric::Shape;
-use crate::model::{Blame, Cgroup, Entity, Row, Snapshot, Value, cgroup};
+use crate::model::{Attributes, Blame, Cgroup, Entity, Row, Snapshot, Value, cgroup};
 use crate::tui::app::{App, Hits};
 use crate::tui::format::{Format, UNKNOWN, duration};
 use crate::tui::palette::{Palette, Tone};
-use crate::tui::text::{self, piece};
+use crate::tui::text::{self, Piece, piece};
 
 /// From this width on the histogram and all numbers stand beside the rest.
 const WIDE: u16 = 130;
@@ -21,6 +24,8 @@ const TITLE: usize = 11;
 const NUMBER: usize = 9;
 /// A list is at most so long: what matters is at its top, and what comes below it is to be seen, too.
 const LIST: u16 = 12;
+const OOM_KILL: Attributes = &[("observer.memory.event", "oom_kill")];
+const SOME: Attributes = &[("system.pressure.stall_type", "some")];
 
 pub(super) fn draw(app: &App, snapshot: &Snapshot, key: Key, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
     let palette = app.options.palette;
@@ -107,6 +112,10 @@ impl Page {
         self.add(3, |buffer, area, palette| used = ledger.draw(buffer, area, palette, true));
         self.used -= 3 - used;
         self.add(1, |buffer, area, palette| longest(buffer, area, palette, row));
+        let memory = memory(row);
+        if !memory.is_empty() {
+            self.add(1, |buffer, area, palette| text::put_pieces(buffer, area, 0, palette, memory));
+        }
 
         let blame = Blame::of(snapshot);
         let lists = blame.lists(row.is.id);
@@ -116,12 +125,14 @@ impl Page {
             true => String::new(),
             false => format!(", {}", Format::PerSecond.text(Some(list.total))),
         };
-        let waited = blame::lines(culprits, height.saturating_sub(10).clamp(4, LIST));
+        // Below: two titles, and three lines of the second list.
+        let room = height.saturating_sub(self.used + 2);
+        let waited = blame::lines(culprits, room.saturating_sub(3).clamp(3, LIST));
         let nobody = if row.number(&cgroup::WAIT_TIME, &[]) == Some(0.0) { "nobody: it did not wait" } else { UNKNOWN };
         self.section(&format!("Who held the CPU while it waited{}", per_second(culprits)), waited, |buffer, area, palette| {
             blame::list(buffer, area, palette, culprits, nobody);
         });
-        let delayed = blame::lines(victims, height.saturating_sub(7 + waited).clamp(3, LIST));
+        let delayed = blame::lines(victims, room.saturating_sub(waited).clamp(3, LIST));
         let nobody = if nobody == UNKNOWN && culprits.blamed.is_empty() { UNKNOWN } else { "nobody" };
         self.section(&format!("Whom it delayed{}", per_second(victims)), delayed, |buffer, area, palette| {
             blame::list(buffer, area, palette, victims, nobody);
@@ -172,6 +183,31 @@ fn longest(buffer: &mut Buffer, area: Rect, palette: Palette, row: &Row<'_, Cgro
     };
     let pieces = vec![piece(0, Tone::Plain, format!("waiting now {pending}")), piece(0, Tone::Plain, longest)];
     text::put_pieces(buffer, area, 0, palette, pieces);
+}
+
+/// Memory in use beside what is allowed, and who was killed for it; the share of time in which some task was stalled. Nothing where the
+/// files tell nothing, as of the rows with `~`.
+fn memory(row: &Row<'_, Cgroup>) -> Vec<Piece> {
+    let bytes = |metric| row.number(metric, &[]).map(|bytes| Format::Bytes.text(Some(bytes)));
+    let mut pieces = Vec::new();
+    if let Some(usage) = bytes(&MEMORY_USAGE) {
+        let limit = bytes(&MEMORY_LIMIT).map(|limit| format!(" of {limit}")).unwrap_or_default();
+        pieces.push(piece(0, Tone::Plain, format!("memory {usage}{limit}")));
+    }
+    if let Some(high) = bytes(&MEMORY_HIGH) {
+        pieces.push(piece(2, Tone::Plain, format!("high {high}")));
+    }
+    if let Some(killed) = row.is.resources.memory.events.oom_kill.filter(|killed| *killed > 0) {
+        let tone = if row.number(&MEMORY_EVENTS, OOM_KILL) > Some(0.0) { Tone::Bad } else { Tone::Warn };
+        pieces.push(piece(0, tone, format!("OOM kills {}", Format::Count.text(Some(killed as f64)))));
+    }
+    let known = row.is.resources.cpu_pressure.or(row.is.resources.memory_pressure).or(row.is.resources.io_pressure);
+    if known.is_some() {
+        let stalled = |metric| Format::Percent.text(row.number(metric, SOME));
+        let [cpu, memory, io] = [&CPU_PRESSURE, &MEMORY_PRESSURE, &IO_PRESSURE].map(stalled);
+        pieces.push(piece(1, Tone::Plain, format!("pressure cpu {cpu} memory {memory} io {io}")));
+    }
+    pieces
 }
 
 /// A metric's total and, where it has several points, each of them.

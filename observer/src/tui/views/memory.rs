@@ -6,7 +6,9 @@ use ratatui::layout::Rect;
 
 use super::{below, cgroups, row, trouble};
 use crate::model::host::{KERNEL_STALLS, OOM_KILLS, PRESSURE_FULL, PRESSURE_SOME};
-use crate::model::memory::{ALLOCATIONS, CLASS_NAMES, COMPACTION, FAILURES, FALLBACKS, MEMCG_RECLAIM, RECLAIM, TYPE_NAMES};
+use crate::model::memory::{
+    ALLOCATIONS, CLASS_NAMES, COMPACTION, FAILURES, FALLBACKS, FREE_BLOCKS, MEMCG_RECLAIM, RECLAIM, TYPE_NAMES,
+};
 use crate::model::{Allocator, Blame, Cgroup, Metric, Row, Snapshot, Value, cgroup};
 use crate::tui::app::{App, Hits};
 use crate::tui::format::Format;
@@ -34,6 +36,9 @@ pub(super) static STALLS: [(&Metric<Allocator>, &str); 3] = [
 const STALL_LINES: u16 = STALLS.len() as u16 + 3;
 /// Lines that the list of cgroups keeps at the least, with its title and header.
 const LIST: u16 = 5;
+/// Orders from which on a block is large, and how soon each is left out: beyond the first the kernel holds that an allocation may fail
+/// (`PAGE_ALLOC_COSTLY_ORDER`), the second is a huge page.
+const LARGE: [(u8, usize); 2] = [(1, 3), (0, 9)];
 /// Widths of the tables' columns.
 const NAME: u16 = 14;
 const NUMBER: u16 = 10;
@@ -49,10 +54,12 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
     text::put_pieces(buffer, inner, STALL_LINES - 2, palette, kernel(snapshot));
     let rest = below(area, STALL_LINES);
 
-    let wanted = orders.len() as u16 + 4;
+    let wanted = orders.len() as u16 + 5;
     let height = wanted.min(rest.height.saturating_sub(LIST));
     let inner = text::panel(buffer, rest, palette, "Allocations of 2^order pages", "");
-    draw_orders(buffer, Rect { height: height.saturating_sub(1), ..inner }, palette, machine.as_ref(), &orders);
+    let inner = Rect { height: height.saturating_sub(1), ..inner };
+    draw_orders(buffer, Rect { height: inner.height.saturating_sub(1), ..inner }, palette, machine.as_ref(), &orders);
+    text::put_pieces(buffer, inner, inner.height.saturating_sub(1), palette, free(snapshot));
     let rest = below(rest, height);
 
     let inner = text::panel(buffer, rest, palette, "Who was stalled, who allocates", &trouble(snapshot, cgroups::SOURCES));
@@ -157,6 +164,30 @@ fn draw_orders(buffer: &mut Buffer, area: Rect, palette: Palette, machine: Optio
         palette,
         named("fallbacks", machine, &FALLBACKS, "observer.memory.migratetype", &TYPE_NAMES),
     );
+}
+
+/// How much is free on all nodes, and how much of it lies in large blocks.
+fn free(snapshot: &Snapshot) -> Vec<Piece> {
+    let width = usize::from(NAME);
+    let mut orders = [0.0; ORDERS];
+    let nodes = snapshot.is.memory.iter().map(|node| row(snapshot, node));
+    let points: Vec<_> = nodes.flat_map(|node| node.points_of(&FREE_BLOCKS)).collect();
+    for point in &points {
+        let order = point.attributes.iter().find(|(name, _)| *name == "observer.memory.order");
+        let order = order.and_then(|(_, order)| orders.get_mut(order.parse::<usize>().ok()?));
+        if let (Some(order), Value::Gauge(blocks)) = (order, &point.value) {
+            *order += blocks;
+        }
+    }
+    let pages = |from: usize| (from..ORDERS).map(|order| orders[order] * (1_u64 << order) as f64).sum::<f64>();
+    let all = (!points.is_empty()).then(|| pages(0));
+    let mut pieces = vec![piece(0, Tone::Plain, format!("{:width$}{}", "free", Format::Bytes.text(all.map(|all| all * 4096.0))))];
+    for (priority, order) in LARGE {
+        let share = all.filter(|all| *all > 0.0).map(|all| pages(order) / all);
+        let block = Format::Bytes.text(Some((4096_u64 << order) as f64));
+        pieces.push(piece(priority, Tone::Plain, format!("{} in blocks of {block} and more", Format::Percent.text(share))));
+    }
+    pieces
 }
 
 /// The rates of a counter by one attribute: those that are not nothing.

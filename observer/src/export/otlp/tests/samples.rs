@@ -57,6 +57,7 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
             throttled_periods: Some(step),
             limit: Some(1.5),
         },
+        resources: Arc::default(),
         sched: Some(Arc::new(sched(step))),
         stalled: None,
         longest: None,
