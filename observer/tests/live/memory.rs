@@ -125,11 +125,17 @@ fn huge_pages_have_their_order() -> Result<String, String> {
     let mut launcher = Launcher::start(cgroup.directory(), None)?;
     let expected = 64 / share() / 2;
     let file = mount.directory.join("huge");
+    let given = vmstat()?;
     let (used, all) = work(&mut collector, &mut launcher, key, &format!("write {} {}", file.display(), 2 * expected))?;
+    let given = vmstat()? - given;
     let huge = all.counts[place(HUGE as usize, MOVABLE, Class::User as usize)];
-    let figures = format!("{huge} of {expected} allocations of order {HUGE}; {} pages in the cgroup", used.pages);
-    let enough = huge.abs_diff(expected) <= expected.div_ceil(100) && used.pages >= expected << HUGE;
-    if enough { Ok(figures) } else { Err(figures) }
+    let figures = format!(
+        "{huge} of {expected} allocations of order {HUGE}; {} pages in the cgroup, {given} on the machine by vmstat",
+        used.pages
+    );
+    // The others' may be as large, and then they are among the pages that the machine gave.
+    let enough = huge + expected.div_ceil(100) >= expected && used.pages >= expected << HUGE;
+    if enough && huge << HUGE <= given + (1 << HUGE) { Ok(figures) } else { Err(figures) }
 }
 
 /// A file system in memory that uses huge pages.
