@@ -2,19 +2,19 @@
 //! counts them, and the CPU time of a loop of page faults. Needs root; `cargo xtask bench pages`. Budgets: 12 ns net, 4 % of the loop.
 
 use std::any::Any;
-use std::error::Error;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use aya::programs::BtfTracePoint;
 use aya::sys::{Stats, enable_stats};
-use aya::{Btf, Ebpf, EbpfLoader};
 use observer::collect::Roots;
-use observer::collect::bpf::loader::{self, Programs};
+use observer::collect::bpf::loader::Programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use self::beside::{Counted, Empty, Result, counted, median, range};
+
+mod beside;
+
+const HOOK: &str = "mm_page_alloc";
 
 /// Many and short, as the machine is not this program's alone.
 const ROUNDS: usize = 25;
@@ -37,52 +37,51 @@ fn run() -> Result<()> {
     let mut cpu = CpuSet::new();
     cpu.set(0);
     sched_setaffinity(None, &cpu)?;
-    counted()?;
+    each_allocation()?;
     paid()
 }
 
 /// Nanoseconds an allocation.
-fn counted() -> Result<()> {
+fn each_allocation() -> Result<()> {
     let _stats = enable_stats(Stats::RunTime)?;
     let (mut empty, mut hook) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         // One at a time: two programs on one hook warm each other's caches. Who is first alternates.
         for first in [true, false] {
             if first == round.is_multiple_of(2) {
-                let program = attach_empty()?;
-                empty.push(each(|| {
-                    let info = program.program("empty").ok_or("no program named empty")?.info()?;
-                    Ok((info.run_count(), info.run_time()))
-                })?);
+                let program = Empty::attach(HOOK)?;
+                empty.push(each(|| program.counted())?);
             } else {
                 let programs = observer()?;
-                hook.push(each(|| Ok(programs.counted("page_alloc")?))?);
+                hook.push(each(|| counted(&programs, "page_alloc"))?);
             }
         }
     }
     let net: Vec<f64> = hook.iter().zip(&empty).map(|(hook, empty)| hook - empty).collect();
     println!("{:<36} {:>9} {:>9}", "ns an allocation", "median", "least");
     for (name, times) in [("empty", empty), ("observer", hook), ("net", net)] {
-        println!("{name:<36} {:9.1} {:9.1}", median(&times), least(&times));
+        println!("{name:<36} {:9.1} {:9.1}", median(&times), range(&times).0);
     }
     println!();
     Ok(())
 }
 
 /// Lets pages be allocated. Returns what each cost.
-fn each(count: impl Fn() -> Result<(u64, Duration)>) -> Result<f64> {
+fn each(count: impl Fn() -> Result<Counted>) -> Result<f64> {
     touch();
-    let (runs, time) = count()?;
+    let before = count()?;
     touch();
-    let (more, longer) = count()?;
-    Ok((longer - time).as_nanos() as f64 / (more - runs) as f64)
+    Ok(count()?.since(before).each())
 }
 
 /// CPU time of a page fault; the kernel's statistics are off.
 fn paid() -> Result<()> {
     type Attach = fn() -> Result<Box<dyn Any>>;
-    const WAYS: [(&str, Attach); 3] =
-        [("off", || Ok(Box::new(()))), ("empty", || Ok(Box::new(attach_empty()?))), ("observer", || Ok(Box::new(observer()?)))];
+    const WAYS: [(&str, Attach); 3] = [
+        ("off", || Ok(Box::new(()))),
+        ("empty", || Ok(Box::new(Empty::attach(HOOK)?))),
+        ("observer", || Ok(Box::new(observer()?))),
+    ];
     let mut times = WAYS.map(|_| Vec::new());
     for round in 0..ROUNDS {
         // Who is first rotates.
@@ -96,7 +95,7 @@ fn paid() -> Result<()> {
     println!("{:<36} {:>9} {:>9} {:>9}", "CPU time, ns a page fault", "median", "paired", "of least");
     for ((name, _), all) in WAYS.iter().zip(&times) {
         let more: Vec<f64> = all.iter().zip(&times[0]).map(|(time, off)| (time / off - 1.0) * 100.0).collect();
-        let of_least = (least(all) / least(&times[0]) - 1.0) * 100.0;
+        let of_least = (range(all).0 / range(&times[0]).0 - 1.0) * 100.0;
         println!("{name:<36} {:9.1} {:>+7.1} % {of_least:>+7.1} %", median(all), median(&more));
     }
     Ok(())
@@ -120,24 +119,4 @@ fn observer() -> Result<Programs> {
     let programs = Programs::load(&Roots::default(), cpus.ok_or("no CPU")?? + 1)?;
     programs.memory.as_ref().map_err(ToString::to_string)?;
     Ok(programs)
-}
-
-/// The program that does nothing, on the allocator's hook.
-fn attach_empty() -> Result<Ebpf> {
-    let btf = Btf::from_sys_fs()?;
-    let mut ebpf = EbpfLoader::new().load(&loader::object()?)?;
-    let program: &mut BtfTracePoint = ebpf.program_mut("empty").ok_or("no program named empty")?.try_into()?;
-    program.load("mm_page_alloc", &btf)?;
-    program.attach()?;
-    Ok(ebpf)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
 }

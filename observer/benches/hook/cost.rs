@@ -6,8 +6,9 @@ use aya::sys::{Stats, enable_stats};
 use observer::collect::bpf::loader::Programs;
 use observer::collect::bpf::sched::Entry;
 
+use crate::beside::{Empty, Result, counted, median, range};
 use crate::load::{CPU, Cgroup, Load};
-use crate::{Counted, Empty, Result, median, observer, range};
+use crate::{HOOK, observer};
 
 /// Many and short, so that some are undisturbed.
 const ROUNDS: usize = 15;
@@ -60,7 +61,7 @@ pub(crate) fn run() -> Result<()> {
     for round in 0..ROUNDS {
         for first in [true, false] {
             if first == round.is_multiple_of(2) {
-                let empty = Empty::attach()?;
+                let empty = Empty::attach(HOOK)?;
                 for (case, rounds) in CASES.iter().zip(&mut measured) {
                     rounds.empty.push(case.empty(&cgroups, &empty)?);
                 }
@@ -103,9 +104,9 @@ impl Case {
         // What was before goes.
         read(programs)?;
         let began = Instant::now();
-        let before = counted(programs)?;
+        let before = counted(programs, HOOK)?;
         std::thread::sleep(SPAN);
-        let counted = counted(programs)?.since(before);
+        let counted = counted(programs, HOOK)?.since(before);
         rounds.hook.push(counted.each());
         rounds.rate.push(counted.runs as f64 / began.elapsed().as_secs_f64());
         rounds.waiting.push(read(programs)?);
@@ -135,22 +136,16 @@ impl Rounds {
         let ratios: Vec<f64> = self.hook.iter().zip(&self.empty).map(|(hook, empty)| hook / empty).collect();
         let (least, most) = range(&ratios);
         let of_least = range(&self.hook).0 / range(&self.empty).0;
-        let (empty, hook) = (median(self.empty), median(self.hook));
+        let (empty, hook) = (median(&self.empty), median(&self.hook));
         println!(
             "{name:<36} {empty:7.1} {hook:9.1} {:7.1} {:7.2} {:>13} {of_least:9.2} {:11.0} {:8.1}",
             hook - empty,
-            median(ratios),
+            median(&ratios),
             format!("{least:.2}–{most:.2}"),
-            median(self.rate),
-            median(self.waiting)
+            median(&self.rate),
+            median(&self.waiting)
         );
     }
-}
-
-/// The scheduler hook's.
-pub(crate) fn counted(programs: &Programs) -> Result<Counted> {
-    let (runs, time) = programs.counted("sched_switch")?;
-    Ok(Counted { runs, time })
 }
 
 /// What it costs to load the programs and to read their tables.
@@ -170,6 +165,6 @@ fn reading() -> Result<()> {
         programs.sched.drain(&mut |_, _| {});
         reads.push(began.elapsed().as_secs_f64() * 1e6);
     }
-    println!("reading all tables ({} bytes): median {:.1} µs\n", programs.sched.bytes(), median(reads));
+    println!("reading all tables ({} bytes): median {:.1} µs\n", programs.sched.bytes(), median(&reads));
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! What a load that does nothing but switch pays: CPU time, user and system, that two processes on one CPU need to hand a byte to and
 //! fro. Without any program, with an empty one, and with observer; the kernel's statistics are off.
 
+use crate::beside::{Empty, Result, median, range};
 use crate::load::Load;
-use crate::{Empty, Result, median, observer, range};
+use crate::{HOOK, observer};
 
 /// Many and short, as the machine is not this program's alone.
 const ROUNDS: usize = 25;
@@ -12,7 +13,7 @@ const TURNS: u64 = 40_000;
 type Attach = fn() -> Result<Box<dyn std::any::Any>>;
 
 const WAYS: [(&str, Attach); 3] =
-    [("off", || Ok(Box::new(()))), ("empty", || Ok(Box::new(Empty::attach()?))), ("observer", || Ok(Box::new(observer()?)))];
+    [("off", || Ok(Box::new(()))), ("empty", || Ok(Box::new(Empty::attach(HOOK)?))), ("observer", || Ok(Box::new(observer()?)))];
 
 pub(crate) fn run() -> Result<()> {
     let mut times = WAYS.map(|_| Vec::new());
@@ -34,8 +35,8 @@ pub(crate) fn run() -> Result<()> {
         let of_least = (range(&times).0 / range(&off).0 - 1.0) * 100.0;
         println!(
             "{name:<36} {:9.0} {:>+7.1} % {:>17} {of_least:>+7.1} %",
-            median(times),
-            median(more),
+            median(&times),
+            median(&more),
             format!("{least:+.1} to {most:+.1} %")
         );
     }

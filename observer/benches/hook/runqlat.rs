@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
-use crate::cost::counted;
+use crate::beside::{Counted, Empty, Result, counted, median};
 use crate::load::Load;
-use crate::{Counted, Empty, Result, median, observer};
+use crate::{HOOK, observer};
 
 const ROUNDS: usize = 5;
 const SPAN: Duration = Duration::from_millis(300);
@@ -44,7 +44,7 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     println!("{:<36} {:>9} {:>9}", "ns a dispatch, net, medians", "net", "times");
-    let ours = median(ours);
+    let ours = median(&ours);
     println!("{:<36} {ours:9.1} {:9.1}", "observer", 1.0);
     for ((tool, theirs), hooks) in tools.iter().zip(theirs).zip(hooks) {
         let tool = tool.display();
@@ -52,7 +52,7 @@ pub(crate) fn run() -> Result<()> {
             println!("skipped {tool}: {hooks}");
             continue;
         }
-        let theirs = median(theirs);
+        let theirs = median(&theirs);
         println!("{:<36} {theirs:9.1} {:9.1}  as read: {hooks}", tool.to_string(), theirs / ours);
     }
     println!();
@@ -66,7 +66,7 @@ fn installed(name: &str) -> Option<PathBuf> {
 }
 
 fn empty() -> Result<f64> {
-    let empty = Empty::attach()?;
+    let empty = Empty::attach(HOOK)?;
     let _load = Load::relay(&[None, None], u64::MAX)?;
     let before = empty.counted()?;
     std::thread::sleep(SPAN);
@@ -76,9 +76,9 @@ fn empty() -> Result<f64> {
 fn hook() -> Result<f64> {
     let programs = observer()?;
     let _load = Load::relay(&[None, None], u64::MAX)?;
-    let before = counted(&programs)?;
+    let before = counted(&programs, HOOK)?;
     std::thread::sleep(SPAN);
-    Ok(counted(&programs)?.since(before).each())
+    Ok(counted(&programs, HOOK)?.since(before).each())
 }
 
 /// What each of a tool's programs counted, by name.

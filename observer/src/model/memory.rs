@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use observer_common::memory::{CLASSES, ORDERS, Stall, TYPES, place};
+use observer_common::memory::{CLASSES, Class, ORDERS, Stall, TYPES, place};
 
 use super::{Attributes, Cross, Entity, Histogram, Kind, Label, Labels, Metric, Part, Read, Sample, Unit};
 
@@ -91,8 +91,22 @@ const ORDER_NAMES: [&str; ORDERS] = ["0", "1", "2", "3", "4", "5", "6", "7", "8"
 /// Names of the migratetypes (`enum migratetype`, include/linux/mmzone.h, with CONFIG_CMA and CONFIG_MEMORY_ISOLATION).
 pub const TYPE_NAMES: [&str; TYPES] = ["unmovable", "movable", "reclaimable", "highatomic", "cma", "isolate", "type_6", "type_7"];
 
-/// Names of the classes, in the order of [`observer_common::memory::Class`].
-pub const CLASS_NAMES: [&str; CLASSES] = ["user", "kernel", "kernel_accounted", "atomic"];
+/// Names of the classes, by [`Class`].
+pub const CLASS_NAMES: [&str; CLASSES] = {
+    let mut names = [""; CLASSES];
+    let mut index = 0;
+    while index < CLASSES {
+        let class = Class::ALL[index];
+        names[class as usize] = match class {
+            Class::User => "user",
+            Class::Kernel => "kernel",
+            Class::Accounted => "kernel_accounted",
+            Class::Atomic => "atomic",
+        };
+        index += 1;
+    }
+    names
+};
 
 /// Every combination, in the order of [`place`].
 static COMBINATIONS: LazyLock<Vec<Attributes>> = LazyLock::new(|| {
@@ -123,8 +137,13 @@ pub static ALLOCATIONS: Metric<Allocator> = Metric::new(
 );
 
 macro_rules! by_class {
-    ($($index:literal $name:literal),+) => {
-        &[$(Part { attributes: &[("observer.memory.class", $name)], read: |a| Some(a.counts.as_ref()?.failures[$index]) }),+]
+    ($($class:ident),+) => {
+        const {
+            &[$(Part {
+                attributes: &[("observer.memory.class", CLASS_NAMES[Class::$class as usize])],
+                read: |a| Some(a.counts.as_ref()?.failures[Class::$class as usize]),
+            }),+]
+        }
     };
 }
 
@@ -134,7 +153,7 @@ pub static FAILURES: Metric<Allocator> = Metric::new(
     "FAILED",
     Unit::Count("allocation"),
     "Allocations that the page allocator refused; many ask for less afterwards. They are not in observer.memory.allocations.",
-    Read::Counter(by_class!(0 "user", 1 "kernel", 2 "kernel_accounted", 3 "atomic")),
+    Read::Counter(by_class!(User, Kernel, Accounted, Atomic)),
 );
 
 macro_rules! by_type {

@@ -28,7 +28,7 @@ use crate::workspace::{Workspace, read, read_text};
 const INIT: &str = "xtask/vm/init";
 const SKIPS: &str = "xtask/vm/skips.toml";
 
-/// End what hangs. Emulated on two quiet CPUs, a guest comes to its tests after 10 s and is done with them after 4 minutes.
+/// End what hangs. Emulated on two CPUs that others use, too, a guest comes to its tests after 10 s and is done with them after 6 to 10 minutes.
 const LIMITS: Limits = Limits { start: Duration::from_secs(2 * 60), whole: Duration::from_secs(15 * 60) };
 
 /// How often a guest is started that does not come as far as its tests.
