@@ -14,12 +14,11 @@ use observer_common::blame::{
 use observer_common::memory::{
     self, GOING, Going, LONG_BYTES, LongStall, STALLED as MAX_STALLED, Stall, StallCounts, StallKey, Use,
 };
-use observer_common::pod;
 use observer_common::sched::{
     CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_bit,
     focus_place,
 };
-use observer_common::tcp::{Cause, FLOWS as MAX_FLOWS, Flow, FlowKey, Last, Overflow};
+use observer_common::tcp::{Cause, FLOWS as MAX_FLOWS, Flow, FlowKey, Overflow};
 
 /// User space maps the array's memory and reads it without a system call (kernel 5.5 and later).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -718,61 +717,57 @@ impl SlotRef {
     }
 }
 
-/// Where a flow's retransmissions are counted. Several CPUs may count at once.
-pub(crate) struct FlowRef {
-    segments: *mut [u64; Cause::COUNT],
-    failures: *mut u64,
-    /// `None` among the overflow.
-    flow: Option<*mut Flow>,
+/// Counts what a flow sent again, and how it was then. Several CPUs may count at once, for one flow, too.
+#[inline(always)]
+pub(crate) fn count_flow(key: &FlowKey, more: &Flow) {
+    if key.generation != 0 {
+        if let Some(flow) = FLOWS.get_ptr_mut(key) {
+            return add_to_flow(flow, more);
+        }
+        // As it is to be, which saves looking it up once more. Fails where another CPU was faster, and where all is full.
+        if FLOWS.insert(key, more, BPF_NOEXIST).is_ok() {
+            return;
+        }
+        if let Some(flow) = FLOWS.get_ptr_mut(key) {
+            return add_to_flow(flow, more);
+        }
+    }
+    let Some(other) = OTHER_FLOWS.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer came from the map.
+    unsafe {
+        add(&raw mut (*other).events, 1);
+        add_counts(&raw mut (*other).segments, &raw mut (*other).failures, more);
+    }
 }
 
-impl FlowRef {
-    /// That of a flow, begun if need be; the common one where there is no room.
-    #[inline(always)]
-    pub(crate) fn get(key: &FlowKey) -> Option<FlowRef> {
-        if key.generation != 0 {
-            let mut flow = FLOWS.get_ptr_mut(key);
-            if flow.is_none() {
-                // Fails where another CPU was faster, and where all is full.
-                let _ = FLOWS.insert(key, pod::zeroed::<Flow>(), BPF_NOEXIST);
-                flow = FLOWS.get_ptr_mut(key);
-            }
-            if let Some(flow) = flow {
-                // SAFETY: the pointer came from the map; nobody removes a flow of a generation in which programs still work.
-                return Some(unsafe {
-                    FlowRef { segments: &raw mut (*flow).segments, failures: &raw mut (*flow).failures, flow: Some(flow) }
-                });
-            }
-        }
-        let other = OTHER_FLOWS.get_ptr_mut(0)?;
-        // SAFETY: the pointer came from the map.
-        unsafe {
-            add(&raw mut (*other).events, 1);
-            Some(FlowRef { segments: &raw mut (*other).segments, failures: &raw mut (*other).failures, flow: None })
-        }
+#[inline(always)]
+fn add_to_flow(flow: *mut Flow, more: &Flow) {
+    // SAFETY: the pointer came from the map; nobody removes a flow of a generation in which programs still work. Two CPUs may mix the words of
+    // how it was, each of which is true.
+    unsafe {
+        add_counts(&raw mut (*flow).segments, &raw mut (*flow).failures, more);
+        (&raw mut (*flow).last).write_volatile(more.last);
     }
+}
 
-    /// Counts segments.
-    #[inline(always)]
-    pub(crate) fn count(&self, cause: Cause, segments: u64) {
-        // SAFETY: the pointer came from the map; the index is within bounds.
-        unsafe { add(&raw mut (*self.segments)[cause as usize], segments) }
-    }
-
-    /// Counts an attempt that failed.
-    #[inline(always)]
-    pub(crate) fn failed(&self) {
-        // SAFETY: the pointer came from the map.
-        unsafe { add(self.failures, 1) }
-    }
-
-    /// Remembers how the socket was.
-    #[inline(always)]
-    pub(crate) fn set_last(&self, last: Last) {
-        if let Some(flow) = self.flow {
-            // SAFETY: the pointer came from the map. Two CPUs may mix their words, each of which is true.
-            unsafe { (&raw mut (*flow).last).write_volatile(last) }
+/// Adds to a flow's or to the common counts; most stay as they are.
+///
+/// # Safety
+///
+/// Both must be in a map.
+#[inline(always)]
+unsafe fn add_counts(segments: *mut [u64; Cause::COUNT], failures: *mut u64, more: &Flow) {
+    let mut index = 0;
+    while index < Cause::COUNT {
+        if more.segments[index] != 0 {
+            // SAFETY: in a map, says the caller; the index is within bounds.
+            unsafe { add(&raw mut (*segments)[index], more.segments[index]) }
         }
+        index += 1;
+    }
+    if more.failures != 0 {
+        // SAFETY: as above.
+        unsafe { add(failures, more.failures) }
     }
 }
 

@@ -15,10 +15,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::pod;
-use observer_common::tcp::{CA_LOSS, CA_RECOVERY, Cause, FlowKey, Holder, Last, NEW_SYN_RECV};
+use observer_common::tcp::{CA_LOSS, CA_RECOVERY, Cause, Flow, FlowKey, Holder, Last, NEW_SYN_RECV};
 
 use crate::kernel::{self, Iteration, Sock, TcpSkb};
-use crate::maps::{Cpu, FlowRef};
+use crate::maps::{self, Cpu};
 
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err)`; before 6.17 without `err`, and only where it is 0.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
@@ -34,20 +34,19 @@ pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
         CA_RECOVERY => Cause::Fast,
         _ => Cause::Probe,
     };
-    let Some(flow) = owner.flow(sock) else { return 0 };
-    if failed {
-        flow.failed();
-    } else {
-        flow.count(cause, skb.segments());
-    }
-    flow.set_last(Last {
-        srtt: tcp.srtt(),
-        cwnd: tcp.cwnd(),
-        rto: tcp.rto(),
-        backoff: tcp.backoff(),
-        retransmits: tcp.retransmits(),
-        state: sock.state(),
-    });
+    let more = Flow {
+        segments: segments(cause, if failed { 0 } else { skb.segments() }),
+        failures: u64::from(failed),
+        last: Last {
+            srtt: tcp.srtt(),
+            cwnd: tcp.cwnd(),
+            rto: tcp.rto(),
+            backoff: tcp.backoff(),
+            retransmits: tcp.retransmits(),
+            state: sock.state(),
+        },
+    };
+    owner.count(sock, &more);
     0
 }
 
@@ -56,10 +55,16 @@ pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 pub(crate) fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
     let (listener, request) = (Sock(ctx.arg(0)), Sock(ctx.arg(1)));
-    let Some(flow) = Owner::of(listener).flow(request) else { return 0 };
-    flow.count(Cause::SynAck, 1);
-    flow.set_last(Last { state: NEW_SYN_RECV, ..pod::zeroed() });
+    let last = Last { state: NEW_SYN_RECV, ..pod::zeroed() };
+    Owner::of(listener).count(request, &Flow { segments: segments(Cause::SynAck, 1), failures: 0, last });
     0
+}
+
+/// As many of one cause. Compared, because an index that is not known when the program is loaded may not lead into the stack.
+#[inline(always)]
+fn segments(cause: Cause, many: u64) -> [u64; Cause::COUNT] {
+    let of = |other: Cause| if cause as usize == other as usize { many } else { 0 };
+    [of(Cause::Timeout), of(Cause::Fast), of(Cause::Probe), of(Cause::Syn), of(Cause::SynAck)]
 }
 
 /// `bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)`: once for each file that a process
@@ -100,19 +105,14 @@ impl Owner {
         Owner { cgroup: sock.cgroup(), netns: sock.netns() }
     }
 
-    /// Where to count: its flow between the ends of a socket or request.
+    /// Counts for its flow between the ends of a socket or request.
     #[inline(always)]
-    fn flow(self, ends: Sock) -> Option<FlowRef> {
-        let (local, peer) = ends.addresses()?;
+    fn count(self, ends: Sock, more: &Flow) {
+        let Some((local, peer)) = ends.addresses() else { return };
         // A CPU that came after the daemon had counted them has no generation, and no flow can be told.
         let generation = Cpu::get(kernel::this_cpu()).map_or(0, Cpu::generation);
-        FlowRef::get(&FlowKey {
-            generation,
-            cgroup: kernel::unified_key(self.cgroup),
-            local,
-            peer,
-            ports: ends.ports(),
-            netns: self.netns,
-        })
+        let cgroup = kernel::unified_key(self.cgroup);
+        let key = FlowKey { generation, cgroup, local, peer, ports: ends.ports(), netns: self.netns };
+        maps::count_flow(&key, more);
     }
 }

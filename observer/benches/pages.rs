@@ -5,7 +5,6 @@ use std::any::Any;
 use std::process::ExitCode;
 
 use aya::sys::{Stats, enable_stats};
-use observer::collect::Roots;
 use observer::collect::bpf::loader::Programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
@@ -115,8 +114,7 @@ fn touch() -> f64 {
 }
 
 fn observer() -> Result<Programs> {
-    let cpus = std::fs::read_to_string("/sys/devices/system/cpu/online")?.trim().rsplit(['-', ',']).next().map(str::parse::<u32>);
-    let programs = Programs::load(&Roots::default(), cpus.ok_or("no CPU")?? + 1)?;
+    let programs = beside::observer()?;
     programs.memory.as_ref().map_err(ToString::to_string)?;
     Ok(programs)
 }

@@ -30,6 +30,8 @@ enum Name {
     Tasks,
     /// Counting page allocations beside an empty program, and what a loop of page faults pays; needs root
     Pages,
+    /// Counting a retransmitted segment beside an empty program; needs root
+    Tcp,
     /// Reading 1,000 cgroups, the first time, while nobody runs and while every tenth works; needs root
     Cgroups,
     /// Start to first frame, to first line, to attached programs; as root with eBPF, too
@@ -38,7 +40,7 @@ enum Name {
 
 impl Name {
     fn needs_root(self) -> bool {
-        matches!(self, Self::Hook | Self::Tasks | Self::Cgroups | Self::Pages)
+        matches!(self, Self::Hook | Self::Tasks | Self::Cgroups | Self::Pages | Self::Tcp)
     }
 
     /// The bench target's name.
@@ -50,6 +52,7 @@ impl Name {
             Self::Tasks => "tasks",
             Self::Cgroups => "cgroups",
             Self::Pages => "pages",
+            Self::Tcp => "tcp",
             Self::Start => "start",
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
+use observer::collect::Roots;
 use observer::collect::bpf::loader::{self, Programs};
 
 /// All that can go wrong ends the run with its sentence.
@@ -50,6 +51,13 @@ impl Counted {
 pub(crate) fn counted(programs: &Programs, program: &str) -> Result<Counted> {
     let (runs, time) = programs.counted(program)?;
     Ok(Counted { runs, time })
+}
+
+/// observer's programs, attached.
+pub(crate) fn observer() -> Result<Programs> {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
+    let highest = online.trim().rsplit(['-', ',']).next().ok_or("no CPU")?.parse::<u32>()?;
+    Ok(Programs::load(&Roots::default(), highest + 1)?)
 }
 
 /// The value in the middle.

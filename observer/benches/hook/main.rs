@@ -7,10 +7,7 @@
 
 use std::process::ExitCode;
 
-use observer::collect::Roots;
-use observer::collect::bpf::loader::Programs;
-
-use self::beside::Result;
+use self::beside::{Result, observer};
 
 #[path = "../beside/mod.rs"]
 mod beside;
@@ -51,10 +48,4 @@ fn run(arguments: &[String]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Loads and attaches observer's programs.
-fn observer() -> Result<Programs> {
-    let cpus = std::thread::available_parallelism()?.get() as u32;
-    Ok(Programs::load(&Roots::default(), cpus)?)
 }
