@@ -6,7 +6,7 @@ use crate::load::Load;
 use crate::{HOOK, observer};
 
 /// Many and short, as the machine is not this program's alone.
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 75;
 const TURNS: u64 = 40_000;
 
 /// Attaches something; it is there until this is dropped.

@@ -1,6 +1,6 @@
 //! Conditions that somebody should hear of, found in samples, and the events that they make when they begin, grow worse and end.
 //!
-//! A rule ([`retransmits`], [`stalls`]) tells of each sample what holds; [`Watch`] compares that with what held before. It sees every
+//! A rule (`retransmits`, `stalls`) tells of each sample what holds; [`Watch`] compares that with what held before. It sees every
 //! sample, so that what happens in one that no consumer takes is told with the next.
 
 mod retransmits;
