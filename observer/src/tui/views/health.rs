@@ -25,8 +25,8 @@ static AGAINST: &[(Attributes, f64, &str)] = &[
     (&[("observer.reconcile.source", "run_delay")], 0.02, "waits, against run_delay of all tasks"),
     // Ticks: what runs between two of them is not there, or is there twice.
     (&[("observer.reconcile.source", "proc_stat")], 0.1, "runs, against what /proc/stat calls not idle"),
-    // Not read at one moment, and the reading itself needs pages.
-    (&[("observer.reconcile.source", "vmstat")], 0.1, "pages given, against pgalloc of /proc/vmstat"),
+    // Pages against /proc/vmstat are not here: of the few that an idle machine gives, half are taken in bulk and pass no tracepoint.
+    // Not read at one moment.
     (&[("observer.reconcile.source", "netstat")], 0.1, "TCP segments sent again here, against RetransSegs"),
 ];
 
