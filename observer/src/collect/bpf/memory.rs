@@ -122,9 +122,14 @@ impl Memory {
         if in_all == self.told_in_all {
             return Ok(all);
         }
+        // All first, so that an error leaves nothing told that nobody hears.
+        let mut entries = Vec::new();
         for words in self.stalled.keys().collect::<Result<Vec<_>, _>>()? {
+            entries.push((words, self.stalled.get(&words, 0)?));
+        }
+        for (words, counts) in entries {
             let key: StallKey = from_words(&words);
-            let counts: StallCounts = from_words(&self.stalled.get(&words, 0)?);
+            let counts: StallCounts = from_words(&counts);
             let cgroup = Key(key.cgroup);
             let is = Histogram { sum: counts.time, counts: counts.latency };
             let told = self.told.entry((cgroup, key.kind)).or_default();
@@ -134,9 +139,8 @@ impl Memory {
                 all.push((cgroup, kind, grown));
                 *told = is;
             }
-            if !lives(cgroup) {
-                // It has no tasks any more that could be stalled.
-                self.stalled.remove(&words)?;
+            // It has no tasks any more that could be stalled. What cannot be removed stays known, and is tried again.
+            if !lives(cgroup) && self.stalled.remove(&words).is_ok() {
                 self.told.remove(&(cgroup, key.kind));
             }
         }
