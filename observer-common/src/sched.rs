@@ -209,6 +209,8 @@ pod! {
     pub struct Table {
         /// The last one is [`OTHER_SLOT`].
         pub slots: [Slot; SLOTS + 1],
+        /// So that a cell is on one line of the cache.
+        pub spare: [u64; 3],
         /// Who waited for whom.
         pub cells: [Cell; CELLS],
     }
@@ -244,6 +246,8 @@ pod! {
         pub steal: u64,
         /// Its interrupt clock then.
         pub interrupt: u64,
+        /// What the memory family counted so far at [`COMMON`](crate::memory::COMMON), on the line of what it writes each time.
+        pub common: u64,
         /// What the memory family counted since the last switch: it is booked to who holds the CPU when that one leaves.
         pub used: Use,
         /// Look-ups that found no slot and were booked to [`Key::OTHER`].
@@ -288,10 +292,18 @@ pod! {
         pub throttles: [Throttle; THROTTLES],
         /// What the memory family counted so far.
         pub memory: CpuMemory,
+        /// So that the tables begin where a line of the cache does.
+        pub spare: [u64; 7],
         /// The two generations' tables.
         pub tables: [Table; 2],
     }
 }
+
+// Lines of the cache begin at the same words for each CPU, and no two CPUs share one.
+const _: () = assert!(size_of::<CpuState>().is_multiple_of(64) && core::mem::offset_of!(CpuState, segments).is_multiple_of(64));
+const _: () =
+    assert!(core::mem::offset_of!(CpuState, tables).is_multiple_of(64) && core::mem::offset_of!(Table, cells).is_multiple_of(64));
+const _: () = assert!(core::mem::offset_of!(CpuState, common) / 64 == core::mem::offset_of!(CpuState, used.pages) / 64);
 
 pod! {
     /// Where the running kernel keeps what the hook reads: byte offsets from its BTF, and facts that choose between variants of the

@@ -94,6 +94,7 @@ view! {
         lost / set_lost,
         steal / set_steal,
         interrupt / set_interrupt,
+        common / set_common,
         css_set / set_css_set,
         cgroup / set_cgroup,
         segment / set_segment,

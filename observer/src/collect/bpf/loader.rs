@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::Map;
-use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
@@ -16,6 +15,7 @@ use observer_common::sched::{CpuState, Offsets};
 use observer_common::tasks::TaskOffsets;
 use observer_common::tcp::{self, TcpOffsets};
 
+use super::attached::Attached;
 use super::btf::Missing;
 use super::memory::Memory;
 use super::offsets::{self, Lacking, OffsetsError};
@@ -85,6 +85,8 @@ pub struct Programs {
     /// Keeps programs, links and maps alive.
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn Log>>,
+    /// The scheduler family's program.
+    hook: Attached,
     /// The scheduler family's tables.
     pub sched: Tables,
     /// The task iterator, or why there is none.
@@ -158,13 +160,7 @@ impl Programs {
             _ => return Err(missing("CPUS")),
         };
         let sched = Tables::new(mapping, cpus);
-        let program: &mut BtfTracePoint = ebpf
-            .program_mut("sched_switch")
-            .ok_or_else(|| missing("sched_switch"))?
-            .try_into()
-            .map_err(|error| refused("cannot use sched_switch", &error))?;
-        program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
-        program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
+        let hook = Attached::new(&mut ebpf, &btf, &roots.proc, "sched_switch", "sched_switch")?;
         let mut zero = Sched::zero(
             resolved.offsets.rq_steal != 0,
             resolved.offsets.rq_interrupt != 0,
@@ -183,9 +179,34 @@ impl Programs {
             Ok(offsets) => Tcp::attach(&mut ebpf, &btf, offsets, &roots.proc),
             Err(missing) => Err(LoadError::NoTcp(missing.clone())),
         };
-        let programs = Programs { ebpf, logger, sched, tasks, memory, tcp, lacking: resolved.lacking, zero };
+        let programs = Programs { ebpf, logger, hook, sched, tasks, memory, tcp, lacking: resolved.lacking, zero };
         tracing::debug!(verified = programs.verified(), "the scheduler hook is attached");
         Ok(programs)
+    }
+
+    /// Takes all programs off their tracepoints. They stay loaded, and their maps keep what was counted: for who compares with and without.
+    ///
+    /// # Errors
+    ///
+    /// What aya and the kernel say.
+    pub fn pause(&mut self) -> Result<(), LoadError> {
+        self.each(Attached::pause)
+    }
+
+    /// Puts them back.
+    ///
+    /// # Errors
+    ///
+    /// What aya and the kernel say.
+    pub fn resume(&mut self) -> Result<(), LoadError> {
+        self.each(Attached::resume)
+    }
+
+    fn each(&mut self, act: impl Fn(&mut Attached, &mut Ebpf) -> Result<(), LoadError>) -> Result<(), LoadError> {
+        let Programs { ebpf, hook, memory, tcp, .. } = self;
+        let memory = memory.iter_mut().flat_map(|memory| &mut memory.programs);
+        let tcp = tcp.iter_mut().flat_map(|tcp| &mut tcp.programs);
+        std::iter::once(hook).chain(memory).chain(tcp).try_for_each(|program| act(program, ebpf))
     }
 
     /// How often a program ran and for how long, as the kernel counts while its statistics are on.

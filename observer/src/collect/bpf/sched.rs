@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use observer_common::blame::{CELLS, Cell};
 use observer_common::latency::BUCKETS;
-use observer_common::memory::{CpuMemory, Use};
+use observer_common::memory::{COMMON, CpuMemory, Use};
 use observer_common::pod::Pod;
 use observer_common::sched::{
     CpuState, DELAY_WAYS, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_bit, focus_place,
@@ -172,7 +172,9 @@ impl Tables {
 
     /// What the memory family counted on a CPU so far.
     pub fn memory(&self, cpu: u32) -> Option<CpuMemory> {
-        self.mapping.read(self.offset(cpu) + offset_of!(CpuState, memory))
+        let mut memory: CpuMemory = self.mapping.read(self.offset(cpu) + offset_of!(CpuState, memory))?;
+        memory.allocations[COMMON] += self.header(cpu, offset_of!(CpuState, common));
+        Some(memory)
     }
 
     /// Splits these cgroups by process from now on. Returns those for which there was no place.
