@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use observer::model::cgroup::CpuStat;
-use observer::model::cpu::{Time, Topology};
+use observer::model::cpu::Time;
 use observer::model::host::{Memory, Tasks};
 use observer::model::{
-    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State, TcpTotals, Used,
+    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State, TcpTotals, Topology, Used,
 };
 use observer_common::latency::bucket;
 use observer_common::sched::Key;
@@ -116,7 +116,12 @@ fn cpu(second: u64, number: u32) -> Cpu {
     let ms = |each: u64| Some(total(second, u64::from(number), each));
     Cpu {
         number,
-        topology: Topology { core: Some(number / 2), llc: Some(0), node: Some(0) },
+        topology: Topology {
+            core: Some(number / 2 * 2),
+            llc: Some(number / 4 * 4),
+            package: Some(number / 4),
+            node: Some(number / 4),
+        },
         time: Time {
             user: ms(200 * load),
             nice: ms(0),

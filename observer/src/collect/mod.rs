@@ -35,6 +35,8 @@ pub struct Collector {
     start: SystemTime,
     proc: Proc,
     machine: Option<Machine>,
+    /// The CPUs that were on when the machine's topology was read, ascending.
+    placed: Vec<u32>,
     cgroups: Option<Cgroups>,
     hook: Hook,
     tasks: TaskSource,
@@ -52,6 +54,7 @@ impl Collector {
             began: Instant::now(),
             start: SystemTime::now(),
             machine: None,
+            placed: Vec::new(),
             cgroups: None,
             hook: Hook::off("the programs are not attached (--no-bpf)"),
             is_hasty: false,
@@ -67,6 +70,7 @@ impl Collector {
     pub fn attach_with(&mut self, adapt: impl FnOnce(&mut Offsets)) {
         if self.machine.is_none() {
             self.machine = topology::read(&self.roots.sys).ok();
+            self.placed = self.machine.as_ref().and_then(|machine| machine.online.clone()).unwrap_or_default();
         }
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
         self.is_hasty = false;
@@ -247,9 +251,13 @@ impl Collector {
 
     /// The machine's topology, read again when the CPUs are others.
     fn topology(&mut self, health: &mut Health, numbers: &[u32]) {
-        let known = |machine: &Machine| numbers.iter().all(|number| machine.cpus.contains_key(number));
-        if self.machine.as_ref().is_none_or(|machine| !known(machine)) {
+        if self.machine.is_none() || self.placed != numbers {
+            let before = self.machine.take();
             self.machine = health.read("topology", || topology::read(&self.roots.sys));
+            if let (Some(machine), Some(before)) = (&mut self.machine, &before) {
+                machine.keep(before);
+            }
+            self.placed = numbers.to_vec();
         } else {
             health.push(Source { name: "topology", state: State::On, duration: None, dropped: 0 });
         }
@@ -338,5 +346,40 @@ impl Health {
     fn sorted(mut self) -> Vec<Source> {
         self.sources.sort_by_key(|source| source.name);
         self.sources
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_have_their_places_again_when_they_come_back() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = |name: &str| tree.path().join(name);
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(root(path).parent().unwrap()).unwrap();
+            std::fs::write(root(path), text).unwrap();
+        };
+        let cpu = "sys/devices/system/cpu";
+        write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\n");
+        write(&format!("{cpu}/online"), "0\n");
+        write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0\n");
+        write(&format!("{cpu}/cpu1/online"), "0\n");
+        let mut collector = Collector::new(Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup") });
+        let mut cores = || collector.collect().cpus.iter().map(|cpu| cpu.topology.core).collect::<Vec<_>>();
+        assert_eq!(cores(), [Some(0)]);
+        write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1\n");
+        write(&format!("{cpu}/online"), "0-1\n");
+        write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0-1\n");
+        write(&format!("{cpu}/cpu1/topology/core_cpus_list"), "0-1\n");
+        assert_eq!(cores(), [Some(0), Some(0)]);
+        // It is on although the kernel no longer says where, as between two steps of going off.
+        std::fs::remove_dir_all(root(&format!("{cpu}/cpu1/topology"))).unwrap();
+        assert_eq!(cores(), [Some(0), Some(0)], "the same CPUs: not read again");
+        write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\n");
+        write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0\n");
+        assert_eq!(cores(), [Some(0)]);
+        assert_eq!(collector.machine.as_ref().unwrap().distances(2), [0, 1, 1, 0], "tasks still come from it");
     }
 }

@@ -11,13 +11,13 @@ use observer_common::tcp::{Cause, Last};
 
 use super::Narrow;
 use crate::model::cgroup::CpuStat;
-use crate::model::cpu::{Time, Topology};
+use crate::model::cpu::Time;
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::memory::FreeBlocks;
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, NetNs,
-    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
+    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread, Topology,
 };
 
 /// Two samples, two seconds apart.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::sched::sched_metrics;
-use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Sample, Sched, Unit};
+use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Sample, Sched, Topology, Unit};
 
 /// One logical CPU. Times in nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -16,17 +16,6 @@ pub struct Cpu {
     pub time: Time,
     /// What the scheduler hook counted here, the idle task left out.
     pub sched: Option<Arc<Sched>>,
-}
-
-/// A CPU's place, from `/sys/devices/system/cpu`.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Topology {
-    /// Core: the lowest-numbered of the CPUs that share it.
-    pub core: Option<u32>,
-    /// Last-level cache: the lowest-numbered of the CPUs that share it.
-    pub llc: Option<u32>,
-    /// NUMA node.
-    pub node: Option<u32>,
 }
 
 /// Time by mode in nanoseconds. The modes partition the CPU's time: guest time, which the kernel counts inside user and nice, stays there.

@@ -25,6 +25,7 @@ pub mod task;
 pub mod tcp;
 pub mod text;
 pub mod thread;
+pub mod topology;
 
 pub use blame::{Blame, Blamed};
 pub use cgroup::{Cgroup, Hierarchy, Longest};
@@ -45,3 +46,4 @@ pub use source::{Source, State};
 pub use task::{Counts, Identity, Status};
 pub use tcp::{TcpFlow, TcpTotals};
 pub use thread::Thread;
+pub use topology::{Distance, Topology};

@@ -10,7 +10,7 @@ use observer_common::tcp::{Cause, Last};
 
 use crate::model::cgroup::CpuStat;
 use crate::model::cgroup::resources::{self, Events, MemoryStat, Resources};
-use crate::model::cpu::{Time, Topology};
+use crate::model::cpu::Time;
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
 use crate::model::memory::{FreeBlocks, StallLatency};
@@ -18,7 +18,7 @@ use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Longest, NetNs, OffCpu,
-    Open, Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Used,
+    Open, Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Topology, Used,
 };
 
 const MS: u64 = 1_000_000;
@@ -553,7 +553,7 @@ fn cpu(second: u64, number: u32, sched: bool) -> Cpu {
     let load = u64::from(number % 4);
     Cpu {
         number,
-        topology: Topology { core: Some(number / 2), llc: Some(0), node: Some(0) },
+        topology: Topology { core: Some(number / 2 * 2), llc: Some(0), package: Some(0), node: Some(0) },
         time: Time {
             user: ms(200 * load),
             nice: ms(0),

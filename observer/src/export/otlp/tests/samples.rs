@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use observer_common::sched::Key;
 
 use crate::model::cgroup::CpuStat;
-use crate::model::cpu::{Time, Topology};
-use crate::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Snapshot, Source, State};
+use crate::model::cpu::Time;
+use crate::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Snapshot, Source, State, Topology};
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 
@@ -26,7 +26,7 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
         host: Host { name: "node-7".into(), uptime: Some((1000 + step) * SECOND + step * 7), ..Host::default() },
         cpus: vec![Cpu {
             number: 3,
-            topology: Topology { core: Some(1), llc: None, node: Some(0) },
+            topology: Topology { core: Some(1), node: Some(0), ..Topology::default() },
             time: Time { user: Some(5 * SECOND + step), steal: Some(SECOND / 2), ..Time::default() },
             sched: Some(Arc::new(sched(step))),
         }],
