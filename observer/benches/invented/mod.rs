@@ -7,9 +7,11 @@ use observer::model::cgroup::CpuStat;
 use observer::model::cpu::Time;
 use observer::model::host::{Memory, Tasks};
 use observer::model::{
-    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State, TcpTotals, Topology, Used,
+    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Placement, Sample, Sched, Sleeps, Source, State, TcpTotals,
+    Topology, Traffic, Used,
 };
 use observer_common::latency::bucket;
+use observer_common::locality::{AWAY, MOVES};
 use observer_common::sched::Key;
 
 const MS: u64 = 1_000_000;
@@ -132,6 +134,8 @@ fn cpu(second: u64, number: u32) -> Cpu {
             steal: ms(20 * load),
         },
         sched: Some(Arc::new(sched(second, u64::from(number), 280 + 200 * load, 10 + 200 * load))),
+        depths: Some(std::array::from_fn(|length| total(second, length as u64, 1000 >> length))),
+        traffic: Some(Traffic { arrived: [second * load; MOVES], left: [second; MOVES] }),
     }
 }
 
@@ -149,6 +153,12 @@ fn sched(second: u64, number: u64, run: u64, wait: u64) -> Sched {
         runs: 4 * run * second,
         preempted: run * second,
         voluntary: 3 * run * second,
+        sleeps: Sleeps { io: run * second / 9, ..Sleeps::default() },
+        placement: Some(Placement {
+            away: [run * second / 9; AWAY],
+            away_run: [run * second; AWAY],
+            moves: [wait * second; MOVES],
+        }),
         throttled: Some(total(second, number + 3, wait / 5)),
         migrated: 0,
         exited: 0,

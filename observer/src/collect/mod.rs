@@ -74,7 +74,7 @@ impl Collector {
         }
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
         self.is_hasty = false;
-        self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), adapt);
+        self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), &self.places(), adapt);
         self.start = SystemTime::now();
     }
 
@@ -135,7 +135,14 @@ impl Collector {
         host.delay = self.hook.delay();
         host.busy = busy(cpus);
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
-        let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
+        let cpu = |&(number, time)| Cpu {
+            number,
+            topology: place(number),
+            time,
+            sched: self.hook.cpu(number),
+            depths: self.hook.depths(number),
+            traffic: self.hook.traffic(number),
+        };
         let cpus = cpus.iter().map(cpu).collect();
         let paths: HashMap<Key, Arc<str>> = listing
             .groups
@@ -258,12 +265,19 @@ impl Collector {
                 machine.keep(before);
             }
             self.placed = numbers.to_vec();
+            self.hook.place(&self.places());
         } else {
             health.push(Source { name: "topology", state: State::On, duration: None, dropped: 0 });
         }
         if let Some(problem) = self.machine.as_ref().and_then(|machine| machine.problem.as_ref()) {
             health.degrade("topology", problem.to_string());
         }
+    }
+
+    /// Where each CPU is, as the hook compares it.
+    fn places(&self) -> Vec<(u32, u64)> {
+        let places = self.machine.iter().flat_map(|machine| &machine.cpus);
+        places.map(|(number, place)| (*number, place.word(*number))).collect()
     }
 
     /// One row for each cgroup that is listed, and those that no listing can name.

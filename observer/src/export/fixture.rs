@@ -89,7 +89,8 @@ fn sample(second: u64) -> Sample {
             number: 0,
             topology: Topology { core: Some(0), ..Topology::default() },
             time: Time { user: Some(second * 500_000_000), idle: Some(second * 1_500_000_000), ..Time::default() },
-            sched: None,
+            depths: Some(std::array::from_fn(|length| if length < 3 { second * 250_000_000 } else { 0 })),
+            ..Cpu::default()
         }],
         cgroups: vec![
             cgroup("/", Key::ROOT, CpuStat::default(), second),

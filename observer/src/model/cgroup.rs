@@ -4,11 +4,13 @@ pub mod resources;
 
 use std::sync::Arc;
 
+use observer_common::locality::{CACHE, UNKNOWN};
 use observer_common::sched::{Key, kind};
 
 use super::memory::{StallLatency, stall_metrics};
+use super::placement::{BY_LOCALITY, BY_MOVE, by_locality, local, migration_metric, placement_metrics};
 use super::sched::{ledger_metric, sched_metrics, used_metrics};
-use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
+use super::{Cross, Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
 pub use resources::Resources;
 
 /// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
@@ -116,6 +118,8 @@ impl Cgroup {
 }
 
 sched_metrics!(Cgroup);
+placement_metrics!(Cgroup);
+migration_metric!(Cgroup);
 ledger_metric!(Cgroup);
 used_metrics!(Cgroup);
 stall_metrics!(Cgroup, |c| c.stalled.as_deref());
@@ -261,7 +265,12 @@ static ALL: &[&Metric<Cgroup>] = &[
     &PERIODS,
     &LIMIT,
     &RUNS,
+    &RUN_PLACES,
+    &LOCAL_DISPATCHES,
+    &CACHE_DISPATCHES,
+    &MIGRATIONS,
     &SWITCHES,
+    &OFF_CPU,
     &RESIDUAL,
     &resources::MEMORY_USAGE,
     &resources::MEMORY_LIMIT,

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use observer_common::locality::place;
+
 /// A CPU's place, from `/sys/devices/system/{cpu,node}`; `None` is unknown.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Topology {
@@ -14,6 +16,14 @@ pub struct Topology {
     pub package: Option<u32>,
     /// NUMA node.
     pub node: Option<u32>,
+}
+
+impl Topology {
+    /// The place of a CPU with this number as the kernel side compares it, by the rules of [`Distance::between`]; 0 where too little is known.
+    pub fn word(&self, number: u32) -> u64 {
+        let Some(cache) = self.llc.or(self.package).or(self.node) else { return 0 };
+        place(self.node.unwrap_or(0), cache, self.core.unwrap_or(number))
+    }
 }
 
 /// How far it is from one CPU to another: what of a task's warmth is still there after it was moved. From near to far, each within the next.

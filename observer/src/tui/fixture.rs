@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use observer_common::latency::bucket;
+use observer_common::locality::{CACHE, CORE, NEW, REMOTE, Reason, move_place};
 use observer_common::memory::place;
 use observer_common::sched::{Key, kind};
 use observer_common::tcp::{Cause, Last};
@@ -17,8 +18,9 @@ use crate::model::memory::{FreeBlocks, StallLatency};
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Longest, NetNs, OffCpu,
-    Open, Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Topology, Used,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Depths, Event, Histogram, Host, Identity, Kind, Longest, NetNs,
+    OffCpu, Open, Party, Placement, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Topology,
+    Traffic, Used,
 };
 
 const MS: u64 = 1_000_000;
@@ -564,6 +566,19 @@ fn cpu(second: u64, number: u32, sched: bool) -> Cpu {
             steal: ms(20 * load),
         },
         sched: sched.then(|| Arc::new(waited(second, 280 + 200 * load, 10 + 200 * load))),
+        depths: sched.then(|| {
+            let mut depths = Depths::default();
+            (depths[0], depths[1]) = ((880 - 230 * load) * MS * second, (100 + 150 * load) * MS * second);
+            depths[2] = (20 + 80 * load) * MS * second;
+            depths
+        }),
+        traffic: sched.then(|| {
+            let mut traffic = Traffic::default();
+            traffic.arrived[move_place(Reason::WakeUp, CACHE)] = 40 * second;
+            traffic.arrived[move_place(Reason::Balance, REMOTE)] = load * second;
+            traffic.left[move_place(Reason::WakeUp, CACHE)] = 40 * second;
+            traffic
+        }),
     }
 }
 
@@ -582,9 +597,20 @@ fn waited(second: u64, run: u64, wait: u64) -> Sched {
         runs: 4 * run * second,
         preempted: run * second,
         voluntary: 3 * run * second,
+        placement: Some(placed(4 * run * second)),
         latency,
         ..Sched::default()
     }
+}
+
+/// Every eighth dispatch on a sibling, every sixteenth on another node.
+fn placed(runs: u64) -> Placement {
+    let mut placement = Placement::default();
+    (placement.away[CORE], placement.away[REMOTE], placement.away[NEW]) = (runs / 8, runs / 16, runs / 64);
+    (placement.away_run[CORE], placement.away_run[REMOTE]) = (runs * 20_000, runs * 10_000);
+    placement.moves[move_place(Reason::WakeUp, CORE)] = runs / 8;
+    placement.moves[move_place(Reason::Balance, REMOTE)] = runs / 16;
+    placement
 }
 
 fn source(name: &'static str, state: State, dropped: u64) -> Source {

@@ -29,6 +29,7 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
             topology: Topology { core: Some(1), node: Some(0), ..Topology::default() },
             time: Time { user: Some(5 * SECOND + step), steal: Some(SECOND / 2), ..Time::default() },
             sched: Some(Arc::new(sched(step))),
+            ..Cpu::default()
         }],
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
         contentions: Vec::new(),
