@@ -77,12 +77,15 @@ fn slice(facts: &Scheduler) -> Setting {
 }
 
 fn realtime(facts: &Scheduler) -> Setting {
-    const MEANS: &str = "a real-time task that never sleeps keeps everybody else waiting for as long as it runs";
-    let value = facts.realtime.map(|(runtime, period)| match runtime {
-        ..0 => "no limit for real-time tasks".to_owned(),
-        runtime => format!("{runtime} µs of each {period} µs for real-time tasks"),
-    });
-    setting("realtime", value, facts.realtime.filter(|(runtime, _)| *runtime < 0).map(|_| MEANS))
+    const MEANS: &str = "real-time tasks can keep all others waiting for as long as they run, but for what a kernel with a fair server (in \
+                         debugfs: sched/fair_server) gives those";
+    let Some((runtime, period)) = facts.realtime else { return setting("realtime", None, None) };
+    match u64::try_from(runtime) {
+        Ok(runtime) if runtime < period => {
+            setting("realtime", Some(format!("{runtime} µs of each {period} µs for real-time tasks")), None)
+        }
+        _ => setting("realtime", Some("no limit for real-time tasks".to_owned()), Some(MEANS)),
+    }
 }
 
 fn autogroup(facts: &Scheduler) -> Setting {
@@ -278,7 +281,9 @@ mod tests {
     fn limits_and_groups() {
         let limit = |runtime| Scheduler { realtime: Some((runtime, 1_000_000)), ..none() };
         check(&limit(950_000), "realtime", "950000 µs of each 1000000 µs for real-time tasks", "");
-        check(&limit(-1), "realtime", "no limit for real-time tasks", "a real-time task that never sleeps");
+        check(&limit(-1), "realtime", "no limit for real-time tasks", "real-time tasks can keep");
+        // What Linux 7.2 begins with.
+        check(&limit(1_000_000), "realtime", "no limit for real-time tasks", "real-time tasks can keep");
         check(&Scheduler { autogroup: Some(true), ..none() }, "autogroup", "on", "tasks in the root");
         check(&Scheduler { autogroup: Some(false), ..none() }, "autogroup", "off", "");
         check(&Scheduler { slice: Some(Slice::Eevdf(2_800_000)), ..none() }, "slice", "2.80 ms (EEVDF)", "");

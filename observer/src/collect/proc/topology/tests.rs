@@ -154,3 +154,29 @@ fn a_cpu_that_goes_off_keeps_its_place() {
     again.keep(&last);
     assert_eq!((rows(&again, 4), again.cpus), (whole, before.cpus));
 }
+
+/// The files of a guest with Linux 7.2 in QEMU (`-smp 8,sockets=2,cores=2,threads=2`, two nodes): `path|text` on each line.
+fn guest(listing: &str) -> Machine {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in listing.lines().map(|line| line.split_once('|').unwrap()) {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("{text}\n")).unwrap();
+    }
+    let machine = read(root.path()).unwrap();
+    assert!(machine.problem.is_none() && machine.lacking().is_empty(), "{machine:?}");
+    machine
+}
+
+#[test]
+fn a_guest_before_and_after_one_of_its_cpus_went_off() {
+    let before = guest(include_str!("../../../../tests/fixtures/topology/guest.txt"));
+    let whole = rows(&before, 8);
+    assert_eq!(whole, ["01224444", "10224444", "22014444", "22104444", "44440122", "44441022", "44442201", "44442210"]);
+    assert_eq!(before.shape().to_string(), "2 nodes, 2 packages, 2 last-level caches, 4 cores, 8 CPUs");
+    let mut after = guest(include_str!("../../../../tests/fixtures/topology/guest-without-cpu5.txt"));
+    assert_eq!((after.place(5), rows(&after, 8)[4].as_str()), (Topology::default(), "44440?22"));
+    assert_eq!(after.shape().to_string(), "2 nodes, 2 packages, 2 last-level caches, 4 cores, 7 CPUs");
+    after.keep(&before);
+    assert_eq!(rows(&after, 8), whole);
+}
