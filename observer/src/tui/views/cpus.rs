@@ -15,7 +15,7 @@ use crate::tui::text::{self, Piece, piece};
 
 /// All columns.
 pub static COLUMNS: &[Column<Cpu>] = &[
-    Column { grow: false, ..Column::label("CPU", 4) },
+    Column { grow: false, ..Column::label("CPU", 5) },
     Column::own("NODE", "NUMA node.", |cpu: &Cpu| cpu.topology.node, 4).priority(1),
     Column::own("CACHE", "Last-level cache: the lowest of the CPUs that share it.", |cpu: &Cpu| cpu.topology.llc, 5).priority(2),
     Column::own("CORE", "The lowest of the CPUs that share the core.", |cpu: &Cpu| cpu.topology.core, 4).priority(2),
@@ -51,10 +51,13 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
     let height = if rest.height.saturating_sub(wanted) < WAITS { rest.height } else { wanted };
     let selected = list.selected.and_then(|_| list.at.checked_sub(list.offset));
     let table = Table { columns: COLUMNS, palette, sort: Some(list.sort), selected };
-    let lines = list.lines.iter().skip(list.offset).filter_map(|line| {
-        let cpu = snapshot.is.cpus.get(line.index)?;
-        let label = cpu.number.to_string().into();
-        Some(Line { row: row(snapshot, cpu), label, indent: 0, mark: "", dim: false, note: "".into() })
+    let cpu = |at: usize| snapshot.is.cpus.get(list.lines.get(at)?.index);
+    let lines = (list.offset..list.lines.len()).filter_map(|at| {
+        let (here, above) = (cpu(at)?, at.checked_sub(1).and_then(cpu));
+        let siblings = here.topology.core.is_some() && above.is_some_and(|above| above.topology.core == here.topology.core);
+        let mark = if siblings && list.sort.column == SORTED_BY { "└" } else { "" };
+        let label = here.number.to_string().into();
+        Some(Line { row: row(snapshot, here), label, indent: 0, mark, dim: false, note: "".into() })
     });
     let drawn = table.draw(buffer, Rect { height, ..rest }, lines);
     hits.headers = drawn.headers;
