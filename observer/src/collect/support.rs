@@ -46,7 +46,7 @@ pub struct Facts {
     /// The kernel's description of its types.
     pub types: Types,
     /// How many nodes, caches and cores there are, and what of them the kernel does not tell.
-    pub topology: Result<(Shape, Vec<&'static str>), String>,
+    pub topology: Result<(Shape, Vec<String>), String>,
     /// What may make the scheduler unusual.
     pub scheduler: Scheduler,
     /// CPUs that need a table: one more than the highest number that is on.

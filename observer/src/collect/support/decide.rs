@@ -360,7 +360,10 @@ mod tests {
         };
         insta::assert_snapshot!(report(&Facts {
             types: Types::Resolved(vec![lacking]),
-            topology: Ok((Shape { cores: Some(8), cpus: 8, ..Shape::default() }, vec!["no caches: x", "no NUMA nodes: y"])),
+            topology: Ok((
+                Shape { cores: Some(8), cpus: 8, ..Shape::default() },
+                vec!["caches unknown: x".into(), "NUMA nodes unknown: y".into()]
+            )),
             stolen: Ok(None),
             membarrier: false,
             ..facts()

@@ -27,7 +27,8 @@ pub struct Scheduler {
     pub realtime: Option<(i64, u64)>,
     /// Whether sessions are groups (`/proc/sys/kernel/sched_autogroup_enabled`).
     pub autogroup: Option<bool>,
-    /// CPUs that the scheduler leaves alone since boot, as a list (`/sys/devices/system/cpu/isolated`); empty where there are none.
+    /// CPUs that the scheduler leaves alone, as a list (`/sys/devices/system/cpu/isolated`); empty where there are none. Whether those of
+    /// partitions are among them depends on the kernel.
     pub isolated: Option<String>,
     /// CPUs of isolated cpuset partitions, as a list (`cpuset.cpus.isolated` of the root cgroup).
     pub partitions: Option<String>,

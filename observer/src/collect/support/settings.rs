@@ -97,10 +97,10 @@ fn autogroup(facts: &Scheduler) -> Setting {
 fn isolated(facts: &Scheduler) -> Setting {
     const MEANS: &str = "no task is moved there or away by itself: tasks wait on these CPUs although others are idle, and their idle time is \
                          room for nobody else";
-    let lists = [(&facts.isolated, "since boot"), (&facts.partitions, "by cpuset")];
+    let lists = [(&facts.isolated, ""), (&facts.partitions, " by cpuset")];
     let known = lists.iter().any(|(list, _)| list.is_some());
-    let told = lists.iter().filter_map(|(list, since)| Some((list.as_ref().filter(|list| !list.is_empty())?, since)));
-    let parts: Vec<String> = told.map(|(list, since)| format!("CPUs {list} {since}")).collect();
+    let told = lists.iter().filter_map(|(list, how)| Some((list.as_ref().filter(|list| !list.is_empty())?, how)));
+    let parts: Vec<String> = told.map(|(list, how)| format!("CPUs {list}{how}")).collect();
     let any = !parts.is_empty();
     let value = if any { parts.join(", ") } else { "none".to_owned() };
     setting("isolated", known.then_some(value), any.then_some(MEANS))
@@ -241,8 +241,8 @@ mod tests {
         };
         check(&with(Some(""), None), "isolated", "none", "");
         check(&with(Some(""), Some("")), "isolated", "none", "");
-        check(&with(Some("2-3"), Some("")), "isolated", "CPUs 2-3 since boot", "no task is moved");
-        check(&with(Some("2-3"), Some("5")), "isolated", "CPUs 2-3 since boot, CPUs 5 by cpuset", "no task");
+        check(&with(Some("2-3"), Some("")), "isolated", "CPUs 2-3", "no task is moved");
+        check(&with(Some("2-3"), Some("5")), "isolated", "CPUs 2-3, CPUs 5 by cpuset", "no task");
         check(&Scheduler { nohz_full: Some("1-3".into()), ..none() }, "nohz_full", "CPUs 1-3", "no tick there");
         check(&Scheduler { nohz_full: Some(String::new()), ..none() }, "nohz_full", "none", "");
     }

@@ -72,21 +72,32 @@ fn two_sockets_with_smt() {
 fn a_virtual_machine_without_caches() {
     let together = machine("0-2", &[(0, "0-1", "", "0"), (1, "0-1", "", "0"), (2, "2", "", "0")], &["0-2"]);
     assert_eq!(rows(&together, 3), ["012", "102", "220"]);
-    assert_eq!(together.lacking(), ["no caches: the package stands for the last-level cache"]);
+    assert_eq!(together.lacking(), ["caches unknown: the package stands for the last-level cache"]);
     // A package for each CPU is what QEMU makes of `-smp 3`.
     let apart = machine("0-2", &[(0, "0", "", "0"), (1, "1", "", "1"), (2, "2", "", "2")], &["0-2"]);
     assert_eq!(rows(&apart, 3), ["033", "303", "330"]);
     let unnumbered = machine("0-1", &[(0, "0", "", "-1"), (1, "1", "", "-1")], &["0-1"]);
     assert_eq!(rows(&unnumbered, 2), ["02", "20"]);
-    assert_eq!(unnumbered.lacking(), ["neither caches nor packages: the node stands for the last-level cache"]);
+    assert_eq!(
+        unnumbered.lacking(),
+        ["caches unknown: the node stands for the last-level cache, as packages are not known either"]
+    );
     assert_eq!(unnumbered.shape().to_string(), "1 node, – packages, – last-level caches, 2 cores, 2 CPUs");
+}
+
+#[test]
+fn one_cpu_without_a_last_level_cache() {
+    let cpus = [(0, "0", "0-1", "0"), (1, "1", "0-1", "0"), (2, "2", "", "0")];
+    let machine = machine("0-2", &cpus, &["0-2"]);
+    assert_eq!(rows(&machine, 3), ["022", "202", "220"]);
+    assert_eq!(machine.lacking(), ["caches unknown of some CPUs: the package stands for the last-level cache"]);
 }
 
 #[test]
 fn a_kernel_without_numa() {
     let machine = machine("0-2", &[(0, "0", "0-1", "0"), (1, "1", "0-1", "0"), (2, "2", "2", "1")], &[]);
     assert_eq!(rows(&machine, 3), ["023", "203", "330"]);
-    assert_eq!(machine.lacking(), ["no NUMA nodes: the machine is taken for one"]);
+    assert_eq!(machine.lacking(), ["NUMA nodes unknown: no CPU is taken to be on another one"]);
 }
 
 #[test]
@@ -96,8 +107,9 @@ fn nothing_is_told() {
     assert_eq!(
         machine.lacking(),
         [
-            "no SMT siblings: a CPU without is taken for a core of its own",
-            "neither caches nor packages nor nodes: distances between CPUs are unknown"
+            "SMT siblings unknown: a CPU is taken for a core of its own",
+            "caches unknown: as neither packages nor nodes are known, distances between CPUs are not",
+            "NUMA nodes unknown: no CPU is taken to be on another one"
         ]
     );
 }
