@@ -379,6 +379,10 @@ pod! {
         pub task_cpu: u64,
         /// `task_struct.on_rq`; 0 without.
         pub task_on_rq: u64,
+        /// `task_struct.cpus_mask.bits`.
+        pub task_cpus_mask: u64,
+        /// Words that it has; 0 where it is not known.
+        pub task_cpus_words: u64,
         /// The byte of `task_struct.in_iowait`; 0 without.
         pub task_in_iowait: u64,
         /// Its bit there.

@@ -153,6 +153,22 @@ impl Task {
         load(at!(self.0, task_cpu))
     }
 
+    /// Whether its affinity lets it run on a CPU; of CPUs beyond the 512th, and where the kernel does not tell, it is taken to.
+    #[inline(always)]
+    pub(crate) fn may_run_on(self, cpu: u32) -> bool {
+        let mut bits = u64::MAX;
+        // Word by word: through a typed pointer a program loads only from places that are constant.
+        macro_rules! word {
+            ($($word:literal)+) => { $(
+                if value!(task_cpus_words) > $word && cpu >> 6 == $word {
+                    bits = load(after(at!(self.0, task_cpus_mask), $word * 8));
+                }
+            )+ };
+        }
+        word!(0 1 2 3 4 5 6 7);
+        bits >> (cpu & 63) & 1 != 0
+    }
+
     /// 0 when it is on no queue.
     #[inline(always)]
     pub(crate) fn on_rq(self) -> u32 {

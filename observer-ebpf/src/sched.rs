@@ -398,7 +398,7 @@ pub(crate) fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     let (Some(cpu), Some(origin), Some(target)) = (Cpu::get(number), Cpu::get(from), Cpu::get(to)) else { return 0 };
     let reason = if on_rq == 0 {
         Reason::WakeUp
-    } else if state == 0 && !by_stopper() {
+    } else if state == 0 && task.may_run_on(from) && !by_stopper() {
         Reason::Balance
     } else {
         Reason::Other
@@ -419,7 +419,7 @@ pub(crate) fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Whether the kernel's stopper thread is at work: it moves tasks whose affinity changed, that call `exec`, and those that run.
+/// Whether the kernel's stopper thread is at work: it moves tasks that call `exec`, and those that run.
 #[inline(always)]
 fn by_stopper() -> bool {
     bpf_get_current_comm().is_ok_and(|comm| comm.starts_with(b"migration/"))

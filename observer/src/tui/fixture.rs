@@ -174,6 +174,21 @@ pub(super) fn many_cpus() -> Snapshot {
     Snapshot { was: Some(Arc::new(sample(0, 96, true))), is: Arc::new(sample(1, 96, true)) }
 }
 
+/// Two nodes of cores with two CPUs each, which are numbered as Linux does: first one of each core, then the others.
+pub(super) fn two_nodes(cpus: u32) -> Snapshot {
+    let sample = |second| {
+        let mut sample = sample(second, cpus, true);
+        for cpu in &mut sample.cpus {
+            let cores = cpus / 2;
+            let core = cpu.number % cores;
+            let node = core / (cores / 2);
+            cpu.topology = Topology { core: Some(core), llc: Some(node * cores / 2), package: Some(node), node: Some(node) };
+        }
+        Arc::new(sample)
+    };
+    Snapshot { was: Some(sample(0)), is: sample(1) }
+}
+
 /// Every task is in the root, which is in focus.
 pub(super) fn in_focus() -> Snapshot {
     let sample = |second| {
@@ -565,7 +580,10 @@ fn cpu(second: u64, number: u32, sched: bool) -> Cpu {
             interrupt: ms(10 * load),
             steal: ms(20 * load),
         },
-        sched: sched.then(|| Arc::new(waited(second, 280 + 200 * load, 10 + 200 * load))),
+        sched: sched.then(|| {
+            let open = Open { run: 0, wait: Some(3 * MS * load), throttled: Some(0) };
+            Arc::new(Sched { open, ..waited(second, 280 + 200 * load, 10 + 200 * load) })
+        }),
         depths: sched.then(|| {
             let mut depths = Depths::default();
             (depths[0], depths[1]) = ((880 - 230 * load) * MS * second, (100 + 150 * load) * MS * second);

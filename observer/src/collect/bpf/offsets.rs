@@ -45,7 +45,7 @@ pub enum OffsetsError {
     Missing(Missing),
 }
 
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "task_struct",
     "cfs_rq",
     "rq",
@@ -71,6 +71,7 @@ const NAMES: [&str; 25] = [
     "btf_trace_tcp_retransmit_skb",
     "btf_trace_sched_migrate_task",
     "thread_info",
+    "cpumask",
 ];
 
 /// Resolves the scheduler family's offsets.
@@ -106,6 +107,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
     let (task_in_iowait, task_in_iowait_mask) = iowait.map_or((0, 0), |bits| (bits.offset / 8, 1 << (bits.offset % 8)));
     let moves = moves(&btf)?;
     let (task_cpu, task_on_rq) = moves.clone().unwrap_or((0, 0));
+    let cpus = btf.member("task_struct.cpus_mask.bits")?;
     let offsets = Offsets {
         task_pid: member("task_struct.pid")?,
         task_tgid: member("task_struct.tgid")?,
@@ -121,6 +123,8 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         task_cgroups: member("task_struct.cgroups")?,
         task_cpu,
         task_on_rq,
+        task_cpus_mask: cpus.as_ref().map_or(0, |member| member.offset),
+        task_cpus_words: cpus.map_or(0, |member| member.size / 8),
         task_in_iowait,
         task_in_iowait_mask,
         cfs_rq_rq: member("cfs_rq.rq")?,

@@ -53,21 +53,27 @@ impl Machine {
     }
 
     /// What the kernel does not tell of CPUs that are on, and what stands for it in distances; a sentence each.
-    pub fn lacking(&self) -> Vec<&'static str> {
-        let known = |of: fn(&Topology) -> Option<u32>| self.places().all(|place| of(&place).is_some());
-        let (llc, package, node) = (known(|place| place.llc), known(|place| place.package), known(|place| place.node));
+    pub fn lacking(&self) -> Vec<String> {
+        let unknown = |of: fn(&Topology) -> Option<u32>| {
+            let (all, none) = (self.places().all(|place| of(&place).is_some()), self.places().all(|place| of(&place).is_none()));
+            (!all).then_some(if none { "unknown" } else { "unknown of some CPUs" })
+        };
+        let (core, llc) = (unknown(|place| place.core), unknown(|place| place.llc));
+        let (package, node) = (unknown(|place| place.package), unknown(|place| place.node));
         let mut lacking = Vec::new();
-        if !known(|place| place.core) {
-            lacking.push("no SMT siblings: a CPU without is taken for a core of its own");
+        if let Some(unknown) = core {
+            lacking.push(format!("SMT siblings {unknown}: a CPU is taken for a core of its own"));
         }
-        match (llc, package, node) {
-            (true, ..) => {}
-            (false, true, _) => lacking.push("no caches: the package stands for the last-level cache"),
-            (false, false, true) => lacking.push("neither caches nor packages: the node stands for the last-level cache"),
-            (false, false, false) => lacking.push("neither caches nor packages nor nodes: distances between CPUs are unknown"),
+        if let Some(unknown) = llc {
+            let substitute = match (package, node) {
+                (None, _) => "the package stands for the last-level cache",
+                (Some(_), None) => "the node stands for the last-level cache, as packages are not known either",
+                (Some(_), Some(_)) => "as neither packages nor nodes are known, distances between CPUs are not",
+            };
+            lacking.push(format!("caches {unknown}: {substitute}"));
         }
-        if !node && (llc || package) {
-            lacking.push("no NUMA nodes: the machine is taken for one");
+        if let Some(unknown) = node {
+            lacking.push(format!("NUMA nodes {unknown}: no CPU is taken to be on another one"));
         }
         lacking
     }

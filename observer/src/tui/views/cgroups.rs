@@ -27,6 +27,8 @@ pub static COLUMNS: &[Column<Cgroup>] = &[
     Column::number(&cgroup::STEAL, Format::Percent, 6).priority(3),
     Column::number(&cgroup::LIMIT, Format::Cpus, 6).priority(3),
     Column::number(&cgroup::LOCAL_RUN_RATIO, Format::Percent, 9).priority(4),
+    Column::number(&cgroup::LOCAL_DISPATCHES, Format::Percent, 6).priority(4),
+    Column::number(&cgroup::MIGRATIONS, Format::Rate, 8).priority(6),
     Column::part("USER", &cgroup::CPU_TIME, &[("cpu.mode", "user")], Format::Percent, 6).priority(7),
     Column::part("SYSTEM", &cgroup::CPU_TIME, &[("cpu.mode", "system")], Format::Percent, 7).priority(8),
     Column::number(&cgroup::RUN_TIME, Format::Percent, 6).priority(6),

@@ -24,6 +24,8 @@ const TITLE: usize = 11;
 const NUMBER: usize = 9;
 /// A list is at most so long: what matters is at its top, and what comes below it is to be seen, too.
 const LIST: u16 = 12;
+/// The histogram's title.
+const WAITS: &str = "Waits that ended in the interval";
 const OOM_KILL: Attributes = &[("observer.memory.event", "oom_kill")];
 const SOME: Attributes = &[("system.pressure.stall_type", "some")];
 
@@ -51,13 +53,13 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, key: Key, buffer: &mut Buffer
     page.top(snapshot, &row, left.height);
     if wide {
         let height = histogram.min(right.height / 2);
-        waits::draw(buffer, Rect { height, ..right }, palette, ended.as_ref());
+        waits::draw(buffer, Rect { height, ..right }, palette, WAITS, ended.as_ref());
         let mut numbers = Page::new(right.width, palette);
         numbers.numbers(&row);
         numbers.show(buffer, below(right, height + 1), 0);
     } else {
         page.numbers(&row);
-        waits::draw(buffer, right, palette, ended.as_ref());
+        waits::draw(buffer, right, palette, WAITS, ended.as_ref());
     }
     hits.body = left;
     hits.scrollable = usize::from(page.used.saturating_sub(left.height));

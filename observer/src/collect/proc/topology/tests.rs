@@ -72,21 +72,32 @@ fn two_sockets_with_smt() {
 fn a_virtual_machine_without_caches() {
     let together = machine("0-2", &[(0, "0-1", "", "0"), (1, "0-1", "", "0"), (2, "2", "", "0")], &["0-2"]);
     assert_eq!(rows(&together, 3), ["012", "102", "220"]);
-    assert_eq!(together.lacking(), ["no caches: the package stands for the last-level cache"]);
+    assert_eq!(together.lacking(), ["caches unknown: the package stands for the last-level cache"]);
     // A package for each CPU is what QEMU makes of `-smp 3`.
     let apart = machine("0-2", &[(0, "0", "", "0"), (1, "1", "", "1"), (2, "2", "", "2")], &["0-2"]);
     assert_eq!(rows(&apart, 3), ["033", "303", "330"]);
     let unnumbered = machine("0-1", &[(0, "0", "", "-1"), (1, "1", "", "-1")], &["0-1"]);
     assert_eq!(rows(&unnumbered, 2), ["02", "20"]);
-    assert_eq!(unnumbered.lacking(), ["neither caches nor packages: the node stands for the last-level cache"]);
+    assert_eq!(
+        unnumbered.lacking(),
+        ["caches unknown: the node stands for the last-level cache, as packages are not known either"]
+    );
     assert_eq!(unnumbered.shape().to_string(), "1 node, – packages, – last-level caches, 2 cores, 2 CPUs");
+}
+
+#[test]
+fn one_cpu_without_a_last_level_cache() {
+    let cpus = [(0, "0", "0-1", "0"), (1, "1", "0-1", "0"), (2, "2", "", "0")];
+    let machine = machine("0-2", &cpus, &["0-2"]);
+    assert_eq!(rows(&machine, 3), ["022", "202", "220"]);
+    assert_eq!(machine.lacking(), ["caches unknown of some CPUs: the package stands for the last-level cache"]);
 }
 
 #[test]
 fn a_kernel_without_numa() {
     let machine = machine("0-2", &[(0, "0", "0-1", "0"), (1, "1", "0-1", "0"), (2, "2", "2", "1")], &[]);
     assert_eq!(rows(&machine, 3), ["023", "203", "330"]);
-    assert_eq!(machine.lacking(), ["no NUMA nodes: the machine is taken for one"]);
+    assert_eq!(machine.lacking(), ["NUMA nodes unknown: no CPU is taken to be on another one"]);
 }
 
 #[test]
@@ -96,8 +107,9 @@ fn nothing_is_told() {
     assert_eq!(
         machine.lacking(),
         [
-            "no SMT siblings: a CPU without is taken for a core of its own",
-            "neither caches nor packages nor nodes: distances between CPUs are unknown"
+            "SMT siblings unknown: a CPU is taken for a core of its own",
+            "caches unknown: as neither packages nor nodes are known, distances between CPUs are not",
+            "NUMA nodes unknown: no CPU is taken to be on another one"
         ]
     );
 }
@@ -153,4 +165,30 @@ fn a_cpu_that_goes_off_keeps_its_place() {
     let mut again = machine("0-3", &all, &["0-3"]);
     again.keep(&last);
     assert_eq!((rows(&again, 4), again.cpus), (whole, before.cpus));
+}
+
+/// The files of a guest with Linux 7.2 in QEMU (`-smp 8,sockets=2,cores=2,threads=2`, two nodes): `path|text` on each line.
+fn guest(listing: &str) -> Machine {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in listing.lines().map(|line| line.split_once('|').unwrap()) {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("{text}\n")).unwrap();
+    }
+    let machine = read(root.path()).unwrap();
+    assert!(machine.problem.is_none() && machine.lacking().is_empty(), "{machine:?}");
+    machine
+}
+
+#[test]
+fn a_guest_before_and_after_one_of_its_cpus_went_off() {
+    let before = guest(include_str!("../../../../tests/fixtures/topology/guest.txt"));
+    let whole = rows(&before, 8);
+    assert_eq!(whole, ["01224444", "10224444", "22014444", "22104444", "44440122", "44441022", "44442201", "44442210"]);
+    assert_eq!(before.shape().to_string(), "2 nodes, 2 packages, 2 last-level caches, 4 cores, 8 CPUs");
+    let mut after = guest(include_str!("../../../../tests/fixtures/topology/guest-without-cpu5.txt"));
+    assert_eq!((after.place(5), rows(&after, 8)[4].as_str()), (Topology::default(), "44440?22"));
+    assert_eq!(after.shape().to_string(), "2 nodes, 2 packages, 2 last-level caches, 4 cores, 7 CPUs");
+    after.keep(&before);
+    assert_eq!(rows(&after, 8), whole);
 }
