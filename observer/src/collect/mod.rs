@@ -269,7 +269,8 @@ impl Collector {
                 stalled: self.hook.stalls(found.key),
                 longest: self.hook.longest(found.key, path),
                 path: found.path,
-                unit: found.unit,
+                names: None,
+                identity: found.identity,
                 cpu: found.cpu,
                 resources: found.resources,
             })
@@ -281,7 +282,8 @@ impl Collector {
                 rows.push(Cgroup {
                     id,
                     path: name.into(),
-                    unit: None,
+                    identity: None,
+                    names: None,
                     cpu: CpuStat::default(),
                     resources: Arc::default(),
                     sched: Some(sched),

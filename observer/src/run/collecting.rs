@@ -316,7 +316,17 @@ mod tests {
             self.0 += 1;
             let (path, cpu) = ("/a".to_owned(), CpuStat::default());
             let flow = retransmitting(self.0);
-            let a = Cgroup { id: A, path, unit: None, cpu, resources: Arc::default(), sched: None, stalled: None, longest: None };
+            let a = Cgroup {
+                id: A,
+                path,
+                identity: None,
+                names: None,
+                cpu,
+                resources: Arc::default(),
+                sched: None,
+                stalled: None,
+                longest: None,
+            };
             Sample {
                 time: SystemTime::UNIX_EPOCH,
                 uptime: Duration::from_millis(self.0),
