@@ -200,6 +200,15 @@ pub static SETTINGS: &[Setting] = &[
         show: |config| Some(config.roots.cgroup.display().to_string()),
     },
     Setting {
+        key: "roots.host",
+        flag: "--host-root",
+        env: "OBSERVER_HOST_ROOT",
+        help: "Where the host's / is: container runtimes keep the names of containers below it.",
+        form: Form::Text("/"),
+        set: |config, value| folder(value).map(|path| config.roots.host = path),
+        show: |config| Some(config.roots.host.display().to_string()),
+    },
+    Setting {
         key: "events.retransmits",
         flag: "--event-retransmits",
         env: "OBSERVER_EVENTS_RETRANSMITS",

@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod cgroup;
 mod hook;
+mod names;
 pub mod proc;
 pub mod roots;
 pub mod support;
@@ -17,6 +18,7 @@ use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
+use self::names::Names;
 use self::proc::topology::{self, Machine};
 use self::proc::{Proc, numa};
 use self::tasks::TaskSource;
@@ -36,6 +38,7 @@ pub struct Collector {
     proc: Proc,
     machine: Option<Machine>,
     cgroups: Option<Cgroups>,
+    names: Names,
     hook: Hook,
     tasks: TaskSource,
     /// Somebody waits for the first sample, and more come soon.
@@ -48,6 +51,7 @@ impl Collector {
         Collector {
             proc: Proc::new(&roots),
             tasks: TaskSource::new(&roots),
+            names: Names::new(&roots),
             roots,
             began: Instant::now(),
             start: SystemTime::now(),
@@ -151,6 +155,10 @@ impl Collector {
         let netns = self.netns(&tcp_flows);
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
+        if !self.is_hasty {
+            self.names.read(&listing.groups, Instant::now());
+        }
+        health.push(self.names.source());
         let cgroups = self.rows(listing, &path);
         Sample {
             time,
@@ -269,7 +277,7 @@ impl Collector {
                 stalled: self.hook.stalls(found.key),
                 longest: self.hook.longest(found.key, path),
                 path: found.path,
-                names: None,
+                names: found.identity.as_ref().and_then(|identity| self.names.of(identity)),
                 identity: found.identity,
                 cpu: found.cpu,
                 resources: found.resources,

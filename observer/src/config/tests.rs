@@ -30,9 +30,9 @@ fn flag_before_environment_before_file_before_default() {
     check(&[], &[("OBSERVER_BPF", "")], "bpf = false", "bpf=false");
     check(
         &[("roots.proc", "/host/proc")],
-        &[("OBSERVER_SYS_ROOT", "/host/sys")],
+        &[("OBSERVER_SYS_ROOT", "/host/sys"), ("OBSERVER_HOST_ROOT", "/host")],
         "",
-        "roots.proc=/host/proc roots.sys=/host/sys",
+        "roots.proc=/host/proc roots.sys=/host/sys roots.host=/host",
     );
     check(&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1")], "export.endpoint = 'http://b:2'", "export.endpoint=http://a:1");
     check(&[], &[], "[log]\nlevel = 'debug'\nfile = '/l'\n[tui]\nplain = true", "log.level=debug log.file=/l tui.plain=true");
