@@ -122,9 +122,9 @@ impl Names {
                 let mut named = || Arc::new(Told { user: Some(passwd.user(uid).into()), ..Told::default() });
                 self.users.entry(uid).or_insert_with(|| User { names: named(), seen: 0 }).seen = self.reading;
             }
-            // The kubelet's folders are the system's.
+            // The kubelet's folders are the system's. The pod has a row of its own.
             let pod = identity.pod.as_ref().filter(|_| owner.is_none());
-            if let Some(pod) = pod
+            if let Some(pod) = pod.filter(|_| identity.container.is_none())
                 && let Some(slot) = slot(&mut self.pods, pod, now)
             {
                 slot.seen = self.reading;
@@ -134,21 +134,16 @@ impl Names {
                 && let Some(slot) = slot(self.containers.entry(owner).or_default(), &container.id, now)
             {
                 slot.seen = self.reading;
-                let user = owner.and_then(|uid| self.users.get(&uid)?.names.user.clone());
-                budget.spend(slot, |lookup| {
+                let user = || self.users.get(&owner?)?.names.user.clone();
+                let looked_up = budget.spend(slot, |lookup| {
                     let told = match owner {
                         Some(uid) => lookup.of_user(uid, container)?,
                         None => lookup.of_system(container, pod.is_some())?,
                     };
-                    Ok(told.map(|told| Told { user, ..told }))
+                    Ok(told.map(|told| Told { user: user(), ..told }))
                 });
-                // It knows its pod.
-                if let (Some(names), Some(pod)) = (&slot.names, pod.and_then(|pod| self.pods.get_mut(pod)))
-                    && pod.names.is_none()
-                    && names.pod.is_some()
-                {
-                    let of_pod = Told { pod: names.pod.clone(), namespace: names.namespace.clone(), ..Told::default() };
-                    pod.tell(now, Ok(Some(of_pod)));
+                if let (true, Some(names), Some(pod)) = (looked_up, &slot.names, pod) {
+                    teach(&mut self.pods, pod, names, self.reading, now);
                 }
             }
         }
@@ -210,18 +205,19 @@ struct Budget<'a> {
 }
 
 impl Budget<'_> {
-    /// Looks somebody up who is due, if there is enough left.
-    fn spend(&mut self, slot: &mut Slot, find: impl FnOnce(&mut Lookup<'_>) -> Result<Option<Told>, Problem>) {
+    /// Looks somebody up who is due, if there is enough left; whether it did.
+    fn spend(&mut self, slot: &mut Slot, find: impl FnOnce(&mut Lookup<'_>) -> Result<Option<Told>, Problem>) -> bool {
         let kept = if slot.tries == 0 { 0 } else { FOR_NEW };
         if slot.due > self.now || self.lookups <= kept || self.lookup.bytes >= BYTES || self.off.is_some() {
-            return;
+            return false;
         }
         if let Err(problem) = self.lookup.root.open() {
             self.off = Some(problem);
-            return;
+            return false;
         }
         self.lookups -= 1;
         slot.tell(self.now, find(&mut self.lookup));
+        true
     }
 }
 
@@ -231,6 +227,16 @@ fn slot<'a>(slots: &'a mut HashMap<Box<str>, Slot>, id: &str, now: Instant) -> O
         slots.insert(id.into(), Slot::new(now));
     }
     slots.get_mut(id)
+}
+
+/// Gives a pod the names that one of its containers has for it, where there is no folder of its own.
+fn teach(pods: &mut HashMap<Box<str>, Slot>, pod: &str, names: &Told, reading: u64, now: Instant) {
+    if names.pod.is_some()
+        && let Some(slot) = slot(pods, pod, now).filter(|slot| slot.names.is_none())
+    {
+        slot.seen = reading;
+        slot.tell(now, Ok(Some(Told { pod: names.pod.clone(), namespace: names.namespace.clone(), ..Told::default() })));
+    }
 }
 
 /// Whether state may tell more of it: its id is one that a runtime made, and so safe in a path, and its path does not say its name.
