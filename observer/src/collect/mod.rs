@@ -62,6 +62,11 @@ impl Collector {
         }
     }
 
+    /// Asks the kubelet, too, for the names of containers and what they are there for, at its URL: `http://host:port`.
+    pub fn ask_kubelet(&mut self, url: &str) {
+        self.names.ask(url);
+    }
+
     /// Loads and attaches the programs; what does not work becomes a row of health. Counting begins here.
     pub fn attach(&mut self) {
         self.attach_with(|_| ());

@@ -74,6 +74,17 @@ fn events() {
 }
 
 #[test]
+fn the_kubelet() {
+    let check = |value: &str, expected: &str| check(&[("names.kubelet", value)], &[], "", expected);
+    check("http://127.0.0.1:10255", "names.kubelet=http://127.0.0.1:10255");
+    check("http://[::1]:10255/", "names.kubelet=http://[::1]:10255/");
+    for wrong in ["https://127.0.0.1:10250", "127.0.0.1:10255", "http://node", "http://:1", "http://a:99999", "http://a/b:1", ""]
+    {
+        check(wrong, &format!("--kubelet: {wrong:?} is not a URL of a plain port: write it as http://127.0.0.1:10255"));
+    }
+}
+
+#[test]
 fn what_the_environment_gets_wrong() {
     check(&[], &[("OBSERVER_BPF", "no")], "", r#"OBSERVER_BPF: "no" is neither true nor false"#);
     check(
@@ -120,12 +131,18 @@ fn the_printed_default_is_the_default() {
     for setting in SETTINGS {
         assert!(text.contains(setting.flag) && text.contains(setting.env) && text.contains(setting.help), "{}", setting.key);
     }
-    let uncommented =
-        text.replace("# file =", "file =").replace("# endpoint =", "endpoint =").replace("# protocol =", "protocol =");
+    let uncommented = text
+        .replace("# kubelet =", "kubelet =")
+        .replace("# file =", "file =")
+        .replace("# endpoint =", "endpoint =")
+        .replace("# protocol =", "protocol =");
     let file = File { path: "examples".into(), text: uncommented };
     let config = resolve(&[], &|_| None, Some(&file)).unwrap();
     assert!(
-        config.log.file.is_some() && config.export.endpoint.is_some() && config.export.protocol.is_some(),
+        config.kubelet.is_some()
+            && config.log.file.is_some()
+            && config.export.endpoint.is_some()
+            && config.export.protocol.is_some(),
         "the commented examples are valid, too"
     );
 }

@@ -239,7 +239,17 @@ fn path<'a>(sample: &'a Sample, party: &'a Party) -> &'a str {
     if party.key == party.cgroup { &party.name } else { cgroup(sample, party.cgroup).map_or("", |cgroup| &cgroup.path) }
 }
 
-/// The label of a party, with the names of its container or pod in place of the path.
+/// What people call whom a label of `contention` names: [`Cgroup::full_title`] in place of the path, also before a process.
+pub fn titled<'a>(sample: &Sample, label: &'a str) -> Cow<'a, str> {
+    let (path, process) = label.find(" #").map_or((label, ""), |at| label.split_at(at));
+    let cgroup = sample.cgroups.iter().find(|cgroup| cgroup.path == path);
+    match cgroup.map(Cgroup::full_title) {
+        Some(Cow::Owned(title)) => Cow::Owned(format!("{title}{process}")),
+        _ => Cow::Borrowed(label),
+    }
+}
+
+/// As [`titled`], found by its key.
 fn title(sample: &Sample, party: &Party) -> Arc<str> {
     let titled = cgroup(sample, party.cgroup).and_then(|cgroup| match cgroup.full_title() {
         Cow::Owned(title) => Some(format!("{title}{}", party.name.strip_prefix(&*cgroup.path)?).into()),
@@ -316,7 +326,8 @@ impl<'a> Subtree<'a> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::super::cgroup::CpuStat;
+    use super::super::cgroup::identity::Container;
+    use super::super::cgroup::{CpuStat, Identity};
     use super::super::{Host, Sched, contention};
     use super::*;
 
@@ -396,6 +407,31 @@ mod tests {
         let lists = blame.lists(party(path).key);
         assert_eq!((words(&lists.culprits).as_str(), words(&lists.victims).as_str()), (culprits, victims));
         assert_eq!(blame.culprits(party(path).key), lists.culprits);
+    }
+
+    #[test]
+    fn containers_are_called_by_their_names() {
+        let container = Container { id: "4f".into(), runtime: None, name: Some("web".into()), is_monitor: false };
+        let identity = Arc::new(Identity { container: Some(container), ..Identity::default() });
+        let mut snapshot = snapshot(&[("/a/x", "/b", 100), ("/a/x #7", "/a/x #8", 50), ("/b", "/a/x", 30)]);
+        let mut sample = (*snapshot.is).clone();
+        sample.cgroups.iter_mut().filter(|cgroup| cgroup.path == "/a/x").for_each(|x| x.identity = Some(identity.clone()));
+        snapshot.is = Arc::new(sample);
+        let key = |name| party(name).key;
+        let blame = Blame::of(&snapshot);
+        let named = |list: List| list.blamed.iter().map(|blamed| blamed.name.to_string()).collect::<Vec<_>>();
+        let lists = blame.lists(key("/a/x"));
+        assert_eq!(named(lists.culprits), ["/b", "web #8"]);
+        assert_eq!(named(lists.victims), ["web #7", "/b"]);
+        assert_eq!(named(blame.culprits(key("/b"))), ["web"]);
+        let processes: Vec<_> =
+            blame.processes().iter().map(|victim| format!("{} {}", victim.name, victim.behind.name)).collect();
+        assert_eq!(processes, ["web #7 web #8"]);
+        let titled = |label| titled(&snapshot.is, label).into_owned();
+        assert_eq!(
+            ["/a/x", "/a/x #7 sh", "/a", "~idle", "/gone #7 x"].map(titled),
+            ["web", "web #7 sh", "/a", "~idle", "/gone #7 x"]
+        );
     }
 
     #[test]

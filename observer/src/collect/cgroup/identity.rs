@@ -247,7 +247,7 @@ fn systemd(name: &[u8], identity: &mut Identity) {
     }
     let user_slice = || name.strip_prefix(b"user-")?.strip_suffix(b".slice");
     let user_service = || name.strip_prefix(b"user@")?.strip_suffix(b".service");
-    if let Some(user) = user_slice().or_else(user_service).filter(|user| is_number(user)) {
+    if let Some(user) = user_slice().or_else(user_service).filter(|user| is_uid(user)) {
         identity.user = Some(escaped(user));
     }
     let session = name.strip_prefix(b"session-").and_then(|name| name.strip_suffix(b".scope"));
@@ -278,9 +278,12 @@ fn is_uuid(name: &[u8]) -> bool {
     name.len() == UUID && name.split(|byte| *byte == b'-').zip([8, 4, 4, 4, 12]).all(is_digits)
 }
 
-/// As systemd and logind write users: no sign, not longer than 32 bits.
 fn is_number(digits: &[u8]) -> bool {
-    matches!(digits.len(), 1..=10) && digits.iter().all(u8::is_ascii_digit)
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+fn is_uid(digits: &[u8]) -> bool {
+    is_number(digits) && std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u32>().is_ok())
 }
 
 /// Names as systemd escapes them in those of units: `\x2d` is a byte.

@@ -11,6 +11,9 @@ use crate::collect::proc::Malformed;
 use crate::model::cgroup::identity::{Names, Role, Runtime};
 use crate::model::text;
 
+/// Names by id of container or UID of pod.
+pub(super) type Known = HashMap<Box<str>, Names>;
+
 /// Longer names are cut: people's have at most 253 bytes, references of images may have some more.
 const LONGEST: usize = 512;
 
@@ -105,7 +108,7 @@ pub(super) fn docker(bytes: &[u8]) -> Result<Names, Malformed> {
 
 /// `containers.json` of containers/storage, where Podman keeps all containers of a user: names by id. One whose metadata cannot be read
 /// keeps its name.
-pub(super) fn storage(bytes: &[u8]) -> Result<HashMap<Box<str>, Names>, Malformed> {
+pub(super) fn storage(bytes: &[u8]) -> Result<Known, Malformed> {
     #[derive(Deserialize)]
     struct Entry {
         id: String,
@@ -129,6 +132,74 @@ pub(super) fn storage(bytes: &[u8]) -> Result<HashMap<Box<str>, Names>, Malforme
         (entry.id.into_boxed_str(), names)
     };
     Ok(json::<Vec<Entry>>(bytes)?.into_iter().map(named).collect())
+}
+
+/// The kubelet's list of pods (`/pods`, a `PodList` of the API): names by id of container and by UID of pod. What an init container that
+/// goes on running is for, the API calls a sidecar.
+pub(super) fn pod_list(bytes: &[u8]) -> Result<Known, Malformed> {
+    #[derive(Deserialize)]
+    struct PodList {
+        items: Option<Vec<Pod>>,
+    }
+    #[derive(Deserialize)]
+    struct Pod {
+        metadata: Metadata,
+        #[serde(default)]
+        spec: Spec,
+        #[serde(default)]
+        status: Status,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: String,
+    }
+    #[derive(Default, Deserialize)]
+    struct Spec {
+        #[serde(rename = "initContainers", default)]
+        init: Vec<Container>,
+    }
+    #[derive(Deserialize)]
+    struct Container {
+        name: String,
+        #[serde(rename = "restartPolicy")]
+        restart: Option<String>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Status {
+        #[serde(rename = "containerStatuses", default)]
+        containers: Vec<ContainerStatus>,
+        #[serde(rename = "initContainerStatuses", default)]
+        init: Vec<ContainerStatus>,
+        #[serde(rename = "ephemeralContainerStatuses", default)]
+        ephemeral: Vec<ContainerStatus>,
+    }
+    #[derive(Deserialize)]
+    struct ContainerStatus {
+        name: String,
+        #[serde(rename = "containerID")]
+        id: Option<String>,
+        image: Option<String>,
+    }
+    let mut known = HashMap::new();
+    for Pod { metadata, spec, status } in json::<PodList>(bytes)?.items.unwrap_or_default() {
+        let of_pod = Names { pod: name(metadata.name), namespace: name(metadata.namespace), ..Names::default() };
+        let is_sidecar = |name: &str| spec.init.iter().any(|one| one.name == name && one.restart.as_deref() == Some("Always"));
+        let init = |name: &str| Some(if is_sidecar(name) { Role::Sidecar } else { Role::Init });
+        let all = (status.containers.into_iter().map(|one| (one, None)))
+            .chain(status.init.into_iter().map(|one| (init(&one.name), one)).map(|(role, one)| (one, role)))
+            .chain(status.ephemeral.into_iter().map(|one| (one, Some(Role::Ephemeral))));
+        for (one, role) in all {
+            // `containerd://ID`; one that has not been started has none.
+            if let Some((_, id)) = one.id.as_deref().and_then(|id| id.split_once("://")) {
+                let names = Names { container: name(Some(one.name)), role, image: image(one.image), ..of_pod.clone() };
+                known.insert(id.into(), names);
+            }
+        }
+        known.insert(metadata.uid.into_boxed_str(), of_pod);
+    }
+    Ok(known)
 }
 
 /// A link that the kubelet keeps in `/var/log/containers`: `POD_NAMESPACE_CONTAINER-ID.log`.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::formats;
+use super::formats::{self, Known};
 use super::root::{Home, Problem, Root};
 use crate::collect::proc::Malformed;
 use crate::model::cgroup::identity::{Container, Names, Runtime};
@@ -28,8 +28,6 @@ const PODMAN: [&str; 3] =
 const LINKS: &str = "var/log/containers";
 const FOLDERS: &str = "var/log/pods";
 
-/// Names by id or UID.
-type Known = HashMap<Box<str>, Names>;
 /// Names told by the name of a file.
 type OfName = fn(&[u8]) -> Option<(Box<str>, Names)>;
 

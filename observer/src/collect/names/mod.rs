@@ -8,6 +8,7 @@
 //! looked up in that user's home alone, and all others in the system's folders alone.
 
 mod formats;
+mod kubelet;
 mod lookup;
 mod root;
 
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::kubelet::Kubelet;
 use self::lookup::Lookup;
 use self::root::{Problem, Root};
 use super::Roots;
@@ -40,6 +42,7 @@ const PATIENCE: u32 = 4;
 pub(super) struct Names {
     root: Root,
     passwd: Users,
+    kubelet: Option<Kubelet>,
     /// By the user in whose slice they are, `None` for the system's, and by id.
     containers: HashMap<Option<u32>, HashMap<Box<str>, Slot>>,
     /// By UID.
@@ -82,9 +85,7 @@ impl Slot {
         self.problem = None;
         match found {
             Ok(Some(names)) => {
-                if self.names.as_deref() != Some(&names) {
-                    self.names = Some(Arc::new(names));
-                }
+                self.set(Some(names));
                 self.pause = LONGEST_PAUSE;
             }
             Ok(None) => {}
@@ -92,6 +93,12 @@ impl Slot {
         }
         self.due = now + self.pause;
         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
+    }
+
+    fn set(&mut self, names: Option<Told>) {
+        if self.names.as_deref() != names.as_ref() {
+            self.names = names.map(Arc::new);
+        }
     }
 }
 
@@ -101,6 +108,7 @@ impl Names {
         Names {
             root: Root::new(&roots.host),
             passwd: Users::new(roots),
+            kubelet: None,
             containers: HashMap::new(),
             pods: HashMap::new(),
             users: HashMap::new(),
@@ -108,6 +116,11 @@ impl Names {
             off: None,
             duration: None,
         }
+    }
+
+    /// Asks the kubelet, too, that listens at this URL: `http://host:port`.
+    pub(super) fn ask(&mut self, kubelet: &str) {
+        self.kubelet = Some(Kubelet::new(kubelet));
     }
 
     /// Looks up some of those that are listed and whose names are not known, and forgets those that are not listed any more.
@@ -135,19 +148,27 @@ impl Names {
             {
                 slot.seen = self.reading;
                 let user = || self.users.get(&owner?)?.names.user.clone();
-                let looked_up = budget.spend(slot, |lookup| {
-                    let told = match owner {
-                        Some(uid) => lookup.of_user(uid, container)?,
-                        None => lookup.of_system(container, pod.is_some())?,
-                    };
-                    Ok(told.map(|told| Told { user: user(), ..told }))
+                let kubelet = self.kubelet.as_mut().filter(|_| pod.is_some());
+                let looked_up = budget.spend(slot, |lookup| match owner {
+                    Some(uid) => Ok(lookup.of_user(uid, container)?.map(|told| Told { user: user(), ..told })),
+                    None => {
+                        let told = lookup.of_system(container, pod.is_some())?;
+                        Ok(kubelet.as_ref().map_or(told.clone(), |kubelet| kubelet.complete(&container.id, told)))
+                    }
                 });
-                if let (true, Some(names), Some(pod)) = (looked_up, &slot.names, pod) {
-                    teach(&mut self.pods, pod, names, self.reading, now);
+                if let (true, Some(pod)) = (looked_up, pod) {
+                    kubelet.filter(|_| slot.tries == 1).into_iter().for_each(|kubelet| kubelet.meet(now));
+                    teach(&mut self.pods, pod, slot.names.as_deref(), self.reading, now);
                 }
             }
         }
         self.off = budget.off;
+        if let Some(kubelet) = &mut self.kubelet
+            && kubelet.poll(now)
+        {
+            let of_system = self.containers.get_mut(&None).into_iter().flatten().chain(&mut self.pods);
+            of_system.for_each(|(id, slot)| slot.set(kubelet.complete(id, slot.names.as_deref().cloned())));
+        }
         self.forget();
         self.duration = Some(began.elapsed());
     }
@@ -179,7 +200,8 @@ impl Names {
             return State::Off(format!("{reason}; name the folder where the host's root is with --host-root"));
         }
         let slots = || self.containers.values().flat_map(HashMap::values).chain(self.pods.values());
-        let problems = || slots().filter_map(|slot| slot.problem.as_ref()).map(|Problem(problem)| problem);
+        let kubelet = self.kubelet.as_ref().and_then(Kubelet::problem);
+        let problems = || slots().filter_map(|slot| slot.problem.as_ref()).chain(kubelet).map(|Problem(problem)| problem);
         if let Some(first) = problems().min() {
             let more = problems().count() - 1;
             let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
@@ -230,8 +252,8 @@ fn slot<'a>(slots: &'a mut HashMap<Box<str>, Slot>, id: &str, now: Instant) -> O
 }
 
 /// Gives a pod the names that one of its containers has for it, where there is no folder of its own.
-fn teach(pods: &mut HashMap<Box<str>, Slot>, pod: &str, names: &Told, reading: u64, now: Instant) {
-    if names.pod.is_some()
+fn teach(pods: &mut HashMap<Box<str>, Slot>, pod: &str, names: Option<&Told>, reading: u64, now: Instant) {
+    if let Some(names) = names.filter(|names| names.pod.is_some())
         && let Some(slot) = slot(pods, pod, now).filter(|slot| slot.names.is_none())
     {
         slot.seen = reading;
@@ -244,7 +266,7 @@ fn is_told(container: &Container) -> bool {
     container.name.is_none() && container.id.len() == 64 && container.id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The user below whose slice something is; a number that is too large for one is the system's, which knows nothing of it.
+/// The user below whose slice something is; `None` is the system.
 fn owner(identity: &Identity) -> Option<u32> {
     identity.user.as_deref()?.parse().ok()
 }

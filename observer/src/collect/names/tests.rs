@@ -1,6 +1,8 @@
 //! Names found below a root that looks like a host's, in the order and at the pace of readings.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -145,6 +147,59 @@ fn the_kubelets_folders_tell_of_pods() {
         "io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "shop"}}"#;
     host.write(&format!("run/containers/storage/overlay-containers/{}/userdata/config.json", id(1)), bundle);
     host.check(&["shop web-0", "nginx shop web-0 cri-o"]);
+}
+
+#[test]
+fn a_pod_learns_from_its_containers_whichever_comes_first() {
+    let container = format!("{POD}/cri-containerd-{}.scope", id(1));
+    let mut host = Host::new(&[&container, POD]);
+    host.write(
+        &format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/config.json", id(1)),
+        &annotated("nginx", "web-0"),
+    );
+    host.check(&["nginx shop web-0 registry.example/nginx:1 containerd", "shop web-0"]);
+}
+
+/// The kubelet alone tells a sidecar; what it says comes with a later reading.
+#[test]
+fn the_kubelet_is_asked_where_it_may_be() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let list = format!(
+        r#"{{"items": [{{"metadata": {{"name": "web-0", "namespace": "shop", "uid": "{UID}"}},
+            "spec": {{"initContainers": [{{"name": "nginx", "restartPolicy": "Always"}}]}}, "status": {{
+                "initContainerStatuses": [{{"name": "nginx", "containerID": "containerd://{}"}}],
+                "containerStatuses": [{{"name": "app", "containerID": "containerd://{}"}}]}}}}]}}"#,
+        id(1),
+        id(2)
+    );
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+        stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{list}").as_bytes()).unwrap();
+    });
+    let paths = [POD.into(), format!("{POD}/cri-containerd-{}.scope", id(1)), format!("{POD}/cri-containerd-{}.scope", id(2))];
+    let mut host = Host::new(&paths.each_ref().map(String::as_str));
+    host.write(
+        &format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/config.json", id(1)),
+        &annotated("nginx", "web-0"),
+    );
+    host.names.ask(&url);
+    host.check(&["shop web-0", "nginx shop web-0 registry.example/nginx:1 containerd", "shop web-0"]);
+    while host.known()[2] == "shop web-0" {
+        std::thread::sleep(Duration::from_millis(1));
+        host.read(0);
+    }
+    host.check(&["shop web-0", "nginx shop web-0 registry.example/nginx:1 sidecar containerd", "app shop web-0"]);
+    assert_eq!(host.reason(), "on");
+    // It has gone away.
+    host.read(9);
+    while host.reason() == "on" {
+        std::thread::sleep(Duration::from_millis(1));
+        host.read(0);
+    }
+    assert!(host.reason().ends_with("Connection refused (os error 111)"), "{}", host.reason());
+    assert_eq!(host.known()[2], "app shop web-0", "what it told stays");
 }
 
 #[test]

@@ -105,6 +105,12 @@ impl Qos {
 pub enum Role {
     /// Holds the namespaces of a pod and sleeps (its sandbox).
     Pause,
+    /// Ends before the containers of its pod begin.
+    Init,
+    /// An init container that goes on running beside them.
+    Sidecar,
+    /// Put into a running pod, to look for what is wrong there.
+    Ephemeral,
     /// Not the container but its runtime's process beside it, such as conmon.
     Monitor,
 }
@@ -114,6 +120,9 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Role::Pause => "pause",
+            Role::Init => "init",
+            Role::Sidecar => "sidecar",
+            Role::Ephemeral => "ephemeral",
             Role::Monitor => "monitor",
         }
     }

@@ -8,7 +8,7 @@ use ratatui::layout::Rect;
 
 use super::ledger::Ledger;
 use super::{below, blame, cgroups, row, trouble, waits};
-use crate::model::blame::{List, Victim};
+use crate::model::blame::{List, Victim, titled};
 use crate::model::cgroup::resources::{
     CPU_PRESSURE, IO_PRESSURE, MEMORY_EVENTS, MEMORY_HIGH, MEMORY_LIMIT, MEMORY_PRESSURE, MEMORY_USAGE,
 };
@@ -115,7 +115,7 @@ impl Page {
         let ledger = Ledger::of(row, &cgroup::LEDGER);
         self.add(3, |buffer, area, palette| used = ledger.draw(buffer, area, palette, true));
         self.used -= 3 - used;
-        self.add(1, |buffer, area, palette| longest(buffer, area, palette, row));
+        self.add(1, |buffer, area, palette| longest(buffer, area, palette, snapshot, row));
         let memory = memory(row);
         if !memory.is_empty() {
             self.add(1, |buffer, area, palette| text::put_pieces(buffer, area, 0, palette, memory));
@@ -200,12 +200,13 @@ fn names(cgroup: &Cgroup) -> Vec<Piece> {
 }
 
 /// Waits going on, and the longest of those that ended.
-fn longest(buffer: &mut Buffer, area: Rect, palette: Palette, row: &Row<'_, Cgroup>) {
+fn longest(buffer: &mut Buffer, area: Rect, palette: Palette, snapshot: &Snapshot, row: &Row<'_, Cgroup>) {
     let pending = Format::Duration.text(row.number(&cgroup::WAIT_PENDING, &[]));
     let longest = match &row.is.longest {
         Some(longest) => {
             let time = duration(longest.time as f64 / 1e9);
-            format!("longest wait {time}: {} {}, behind {}", longest.tid, longest.comm, longest.culprit)
+            let culprit = titled(&snapshot.is, &longest.culprit);
+            format!("longest wait {time}: {} {}, behind {culprit}", longest.tid, longest.comm)
         }
         None => format!("longest wait {UNKNOWN}"),
     };

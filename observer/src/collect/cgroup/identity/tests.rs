@@ -307,7 +307,7 @@ static TREES: &[Tree] = &[
             ("/system.slice/a:b:c", "slice system.slice"),
             ("/my-kubepods-app.slice", "slice my-kubepods-app.slice"),
             ("/kubepods-burstable-podU_I_D-x.slice", "slice kubepods-burstable-podU_I_D-x.slice"),
-            ("/user.slice/user-12345678901.slice", "slice user-12345678901.slice"),
+            ("/user.slice/user-4294967296.slice", "slice user-4294967296.slice"),
             ("/user.slice/user--1.slice", "slice user--1.slice"),
             ("/.slice/session-.scope", ""),
         ],

@@ -127,6 +127,36 @@ fn the_kubelets_logs() {
 }
 
 #[test]
+fn the_kubelets_list() {
+    let listed = pod_list(
+        br#"{"kind": "PodList", "apiVersion": "v1", "items": [
+            {"metadata": {"name": "web-0", "namespace": "shop", "uid": "0b-1", "labels": {"app": "web"}},
+             "spec": {"initContainers": [{"name": "migrate", "image": "x"}, {"name": "proxy", "restartPolicy": "Always"}],
+                      "containers": [{"name": "web"}]},
+             "status": {"phase": "Running",
+                        "containerStatuses": [{"name": "web", "containerID": "containerd://4f", "image": "registry.example/nginx:1.27"}],
+                        "initContainerStatuses": [{"name": "migrate", "containerID": "containerd://aa", "image": "sha256:00"},
+                                                  {"name": "proxy", "containerID": "containerd://bb", "image": "proxy:1"}],
+                        "ephemeralContainerStatuses": [{"name": "debugger-x", "containerID": "cri-o://cc"}]}},
+            {"metadata": {"uid": "0b-2"}, "status": {"containerStatuses": [{"name": "new"}, {"name": "odd", "containerID": "odd"}]}}]}"#,
+    );
+    let mut listed: Vec<_> = listed.unwrap().iter().map(|(id, names)| format!("{id} {}", words(names))).collect();
+    listed.sort();
+    assert_eq!(
+        listed,
+        [
+            "0b-1 pod web-0, namespace shop",
+            "0b-2 ",
+            "4f container web, image registry.example/nginx:1.27, pod web-0, namespace shop",
+            "aa container migrate, pod web-0, namespace shop, role init",
+            "bb container proxy, image proxy:1, pod web-0, namespace shop, role sidecar",
+            "cc container debugger-x, pod web-0, namespace shop, role ephemeral",
+        ]
+    );
+    assert!(pod_list(br#"{"items": null}"#).unwrap().is_empty());
+}
+
+#[test]
 fn homes_of_users() {
     let homes = homes(b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000:A:/home/alice:/bin/sh\nb:x:1000:1:B:/home/b:\nbroken:x\nc:x:7:7::relative:\n");
     assert_eq!((homes.len(), &*homes[&0], &*homes[&1000]), (2, "/root", "/home/alice"));
@@ -154,7 +184,7 @@ fn what_others_wrote_is_escaped_and_cut() {
 proptest! {
     #[test]
     fn never_panics(bytes: Vec<u8>, text in "[a-z_\\-]{0,8}[0-9a-f]{60,66}(.log)?") {
-        let _ = (bundle(&bytes), docker(&bytes), storage(&bytes), homes(&bytes));
+        let _ = (bundle(&bytes), docker(&bytes), storage(&bytes), pod_list(&bytes), homes(&bytes));
         for name in [&*bytes, text.as_bytes()] {
             for names in [log_link(name), log_folder(name)].into_iter().flatten().map(|(_, names)| names) {
                 let texts = [names.container, names.pod, names.namespace];
