@@ -40,6 +40,12 @@ impl Problem {
     fn new(path: &Path, what: impl std::fmt::Display) -> Problem {
         Problem(format!("{}: {what}", Shown(path)))
     }
+
+    /// What the system said, and what to do about it.
+    fn refused(path: &Path, errno: Errno) -> Problem {
+        let remedy = if errno == Errno::ACCESS { "; run as root, or grant CAP_DAC_READ_SEARCH" } else { "" };
+        Problem::new(path, format_args!("{errno}{remedy}"))
+    }
 }
 
 impl Root {
@@ -52,7 +58,7 @@ impl Root {
     pub(super) fn open(&mut self) -> Result<(), Problem> {
         if self.folder.is_none() {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let folder = openat(CWD, &self.path, flags, Mode::empty()).map_err(|errno| Problem::new(&self.path, errno))?;
+            let folder = openat(CWD, &self.path, flags, Mode::empty()).map_err(|errno| Problem::refused(&self.path, errno))?;
             self.folder = Some(folder);
         }
         Ok(())
@@ -73,7 +79,7 @@ impl Root {
     /// Names of what is in a folder; none where there is no such folder.
     pub(super) fn list(&self, path: &str) -> Result<Vec<Vec<u8>>, Problem> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };
-        let problem = |errno| Problem::new(&self.path.join(path), errno);
+        let problem = |errno| Problem::refused(&self.path.join(path), errno);
         let opened = match beneath(folder, Path::new(path), ResolveFlags::IN_ROOT, READ | OFlags::DIRECTORY) {
             Ok(opened) => opened,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
@@ -91,7 +97,7 @@ impl Root {
         match beneath(folder, below, ResolveFlags::IN_ROOT, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(folder) => Ok(Some(Home { uid, path: self.path.join(below), folder })),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(Problem::new(&self.path.join(below), errno)),
+            Err(errno) => Err(Problem::refused(&self.path.join(below), errno)),
         }
     }
 }
@@ -127,9 +133,9 @@ fn read<T>(
     let file = match file {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(errno) => return Err(Problem::new(path, errno)),
+        Err(errno) => return Err(Problem::refused(path, errno)),
     };
-    let stat = fstat(file.as_fd()).map_err(|errno| Problem::new(path, errno))?;
+    let stat = fstat(file.as_fd()).map_err(|errno| Problem::refused(path, errno))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Problem::new(path, "is not a regular file"));
     }
@@ -220,6 +226,12 @@ mod tests {
         let stranger = root.home(uid + 1, Path::new("/home/alice")).unwrap().unwrap();
         assert!(stranger.read("own", 9, text).unwrap_err().0.contains("belongs to user"));
         assert!(root.home(uid, Path::new("/home/nobody")).unwrap().is_none());
+    }
+
+    #[test]
+    fn who_may_not_is_told_what_to_do() {
+        let Problem(problem) = Problem::refused(Path::new("/a"), Errno::ACCESS);
+        assert_eq!(problem, "/a: Permission denied (os error 13); run as root, or grant CAP_DAC_READ_SEARCH");
     }
 
     #[test]
