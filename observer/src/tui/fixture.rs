@@ -269,9 +269,7 @@ fn owner(path: &str) -> Option<(Identity, Option<Names>)> {
     let qos = pod.is_some().then_some(Qos::Burstable);
     let known = Names { pod: Some("web-5d78c9869d-x2x9z".into()), namespace: Some("shop".into()), ..Names::default() };
     let names = match container.as_ref().map(|container| &container.id[..2]) {
-        Some("4f") => {
-            Some(Names { container: Some("nginx".into()), image: Some("registry.example/nginx:1.27".into()), ..known })
-        }
+        Some("4f") => Some(Names { container: Some("nginx".into()), image: Some("registry.example/nginx:1.27".into()), ..known }),
         Some("9d") => Some(Names { role: Some(Role::Pause), ..known }),
         Some(_) => None,
         None if pod.is_some() => Some(known),
