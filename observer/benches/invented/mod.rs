@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use observer::model::cgroup::CpuStat;
+use observer::model::cgroup::{CpuStat, Identity};
 use observer::model::cpu::Time;
 use observer::model::host::{Memory, Tasks};
 use observer::model::{
@@ -90,7 +90,12 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
     let limited = number.is_multiple_of(5);
     Cgroup {
         id: if number == 0 { Key::ROOT } else { Key::v2(number + 1) },
-        unit: path.rsplit('/').next().filter(|name| name.ends_with(".service")).map(str::to_owned),
+        identity: path
+            .rsplit('/')
+            .next()
+            .filter(|name| name.ends_with(".service"))
+            .map(|name| Arc::new(Identity { unit: Some(name.into()), ..Identity::default() })),
+        names: None,
         path,
         cpu: CpuStat {
             usage: Some(total(second, number, cpu)),

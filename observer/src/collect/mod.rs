@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod cgroup;
 mod hook;
+mod names;
 pub mod proc;
 pub mod roots;
 pub mod support;
@@ -17,6 +18,7 @@ use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
+use self::names::Names;
 use self::proc::topology::{self, Machine};
 use self::proc::{Proc, numa};
 use self::tasks::TaskSource;
@@ -38,6 +40,7 @@ pub struct Collector {
     /// The CPUs that were on when the machine's topology was read, ascending.
     placed: Vec<u32>,
     cgroups: Option<Cgroups>,
+    names: Names,
     hook: Hook,
     tasks: TaskSource,
     /// Somebody waits for the first sample, and more come soon.
@@ -50,6 +53,7 @@ impl Collector {
         Collector {
             proc: Proc::new(&roots),
             tasks: TaskSource::new(&roots),
+            names: Names::new(&roots),
             roots,
             began: Instant::now(),
             start: SystemTime::now(),
@@ -59,6 +63,11 @@ impl Collector {
             hook: Hook::off("the programs are not attached (--no-bpf)"),
             is_hasty: false,
         }
+    }
+
+    /// Asks the kubelet, too, for the names of containers and what they are there for, at its URL: `http://host:port`.
+    pub fn ask_kubelet(&mut self, url: &str) {
+        self.names.ask(url);
     }
 
     /// Loads and attaches the programs; what does not work becomes a row of health. Counting begins here.
@@ -162,6 +171,10 @@ impl Collector {
         let netns = self.netns(&tcp_flows);
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
+        if !self.is_hasty {
+            self.names.read(&listing.groups, Instant::now());
+        }
+        health.push(self.names.source());
         let cgroups = self.rows(listing, &path);
         Sample {
             time,
@@ -291,7 +304,8 @@ impl Collector {
                 stalled: self.hook.stalls(found.key),
                 longest: self.hook.longest(found.key, path),
                 path: found.path,
-                unit: found.unit,
+                names: found.identity.as_ref().and_then(|identity| self.names.of(identity)),
+                identity: found.identity,
                 cpu: found.cpu,
                 resources: found.resources,
             })
@@ -303,7 +317,8 @@ impl Collector {
                 rows.push(Cgroup {
                     id,
                     path: name.into(),
-                    unit: None,
+                    identity: None,
+                    names: None,
                     cpu: CpuStat::default(),
                     resources: Arc::default(),
                     sched: Some(sched),
@@ -380,7 +395,8 @@ mod tests {
         write(&format!("{cpu}/online"), "0\n");
         write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0\n");
         write(&format!("{cpu}/cpu1/online"), "0\n");
-        let mut collector = Collector::new(Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup") });
+        let mut collector =
+            Collector::new(Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup"), host: root("host") });
         let mut cores = || collector.collect().cpus.iter().map(|cpu| cpu.topology.core).collect::<Vec<_>>();
         assert_eq!(cores(), [Some(0)]);
         write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1\n");

@@ -234,7 +234,7 @@ mod tests {
             std::fs::create_dir_all(root(path).parent().unwrap()).unwrap();
             std::fs::write(root(path), text).unwrap();
         };
-        let roots = Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup") };
+        let roots = Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup"), ..Roots::default() };
         let nothing = read(&roots, false);
         assert!(nothing.stolen.is_err() && nothing.cgroups.is_err() && nothing.cpus.is_err(), "{nothing:?}");
         assert!(matches!(&nothing.types, Types::Unreadable(why) if why.contains("kernel/btf/vmlinux")), "{nothing:?}");

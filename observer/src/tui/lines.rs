@@ -37,8 +37,7 @@ pub enum Fold {
 
 /// Whether a filter (lower case) lets a cgroup pass.
 pub fn matches(cgroup: &Cgroup, filter: &str) -> bool {
-    let has = |text: &str| text.to_lowercase().contains(filter);
-    filter.is_empty() || has(&cgroup.path) || cgroup.unit.as_deref().is_some_and(has)
+    filter.is_empty() || cgroup.has(|text| text.to_lowercase().contains(filter))
 }
 
 /// The nearest ancestor of each cgroup that is in the sample.

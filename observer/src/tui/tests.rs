@@ -120,7 +120,11 @@ fn frames() {
     golden("cgroups-without-sched", fixture::without_sched(), "2 *");
     golden("cgroups-filter", fixture::snapshot(), "2 / NGINX");
     golden("cgroups-paused", fixture::snapshot(), "2 Space");
+    golden("overview-contained", fixture::contained(), "");
+    golden("cgroups-contained", fixture::contained(), "2");
+    golden("cgroups-contained-flat", fixture::contained(), "2 t / 5d78");
     golden("detail", fixture::snapshot(), "Enter");
+    golden("detail-of-a-container", fixture::contained(), "Enter");
     golden("detail-without-sched", fixture::without_sched(), "2 j j j Enter");
     golden("detail-of-a-parent", fixture::snapshot(), "2 j Enter");
     golden("detail-of-a-culprit", fixture::snapshot(), "j j Enter");

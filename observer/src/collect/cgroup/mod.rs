@@ -1,10 +1,11 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`] and [`mod@unit`] parse what it finds; `resources` keeps
-//! what need not be read again, [`files`] what is open. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`], [`identity`] and [`mod@unit`] parse what it finds;
+//! `resources` keeps what need not be read again, [`files`] what is open. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
 //! controller; `cpuacct` and `memory` join by path.
 
 pub mod files;
+pub mod identity;
 pub mod layout;
 pub mod memory;
 mod resources;
@@ -21,7 +22,7 @@ pub use layout::Layout;
 use observer_common::sched::Key;
 use walk::Walker;
 
-use crate::model::cgroup::{CpuStat, Resources};
+use crate::model::cgroup::{CpuStat, Identity, Resources};
 use crate::model::text;
 
 /// Reads every cgroup of a host.
@@ -55,8 +56,8 @@ pub struct Found {
     pub parent: Option<Key>,
     /// Path from the root of its hierarchy, escaped; `/` for the root.
     pub path: String,
-    /// Nearest systemd unit, escaped ([`unit::nearest`]).
-    pub unit: Option<String>,
+    /// Whose it is, by its path ([`identity::of`]).
+    pub identity: Option<Arc<Identity>>,
     /// Usage and quota.
     pub cpu: CpuStat,
     /// Memory and pressure; those of the v1 memory hierarchy at the same path, where that has the controller.

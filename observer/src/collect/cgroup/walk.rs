@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, fstatfs, o
 use rustix::io::{Errno, read};
 
 use super::resources::{File, Home, Source, Store, Thresholds};
-use super::{Error, Found, Layout, Listing, Unreadable, stat, unit};
+use super::{Error, Found, Layout, Listing, Unreadable, identity, stat};
 use crate::model::Hierarchy;
 use crate::model::cgroup::{CpuStat, Resources};
 use crate::model::text;
@@ -194,8 +194,8 @@ impl Walker {
         let resources = self.resources(tree, directory, place, cpu.usage);
         let path = if self.path.is_empty() { "/".into() } else { text::escape(&self.path).into_owned() };
         let memory = Thresholds::of(&resources);
-        let unit = unit::nearest(&self.path);
-        self.listing.groups.push(Found { key: place.key, parent: place.parent, path, unit, cpu, resources });
+        let identity = identity::of(&self.path);
+        self.listing.groups.push(Found { key: place.key, parent: place.parent, path, identity, cpu, resources });
         Some(Limits { cpu: cpu.limit, memory })
     }
 

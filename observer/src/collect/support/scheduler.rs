@@ -161,7 +161,7 @@ mod tests {
             std::fs::create_dir_all(root(path).parent().unwrap()).unwrap();
             std::fs::write(root(path), text).unwrap();
         }
-        let roots = Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup") };
+        let roots = Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup"), ..Roots::default() };
         let machine = topology::read(&roots.sys).ok();
         read(&roots, machine.as_ref(), Some(&roots.cgroup))
     }
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn the_pid_namespace() {
         let tree = tempfile::tempdir().unwrap();
-        let roots = Roots { proc: tree.path().into(), sys: tree.path().into(), cgroup: tree.path().into() };
+        let roots = Roots { proc: tree.path().into(), sys: tree.path().into(), cgroup: tree.path().into(), ..Roots::default() };
         std::fs::create_dir_all(tree.path().join("self/ns")).unwrap();
         let link = tree.path().join("self/ns/pid");
         let of = |target: &str| {

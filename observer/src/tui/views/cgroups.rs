@@ -82,9 +82,9 @@ pub(super) fn list(
             Fold::Open => "▾ ",
             Fold::Closed => "▸ ",
         };
-        let label = if tree && line.depth > 0 { cgroup.name() } else { cgroup.path.as_str() };
+        let label = if tree && line.depth > 0 { cgroup.title() } else { cgroup.full_title() };
         let note = noted.map_or_else(String::new, |room| blame::main(&blamed.culprits(cgroup.id), room)).into();
-        Some(Line { row: row(snapshot, cgroup), label: label.into(), indent: line.depth * 2, mark, dim: !line.matches, note })
+        Some(Line { row: row(snapshot, cgroup), label, indent: line.depth * 2, mark, dim: !line.matches, note })
     });
     let drawn = table.draw(buffer, area, lines);
     if sort.is_some() {

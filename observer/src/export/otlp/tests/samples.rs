@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use observer_common::sched::Key;
 
-use crate::model::cgroup::CpuStat;
+use crate::model::cgroup::{CpuStat, Identity};
 use crate::model::cpu::Time;
 use crate::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Snapshot, Source, State, Topology};
 
@@ -48,7 +48,8 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
     Cgroup {
         id: Key::v2(1000 + number),
         path: format!("/system.slice/service-{number}.service"),
-        unit: Some(format!("service-{number}.service")),
+        identity: Some(Arc::new(Identity { unit: Some(format!("service-{number}.service").into()), ..Identity::default() })),
+        names: None,
         cpu: CpuStat {
             usage: Some(7 * SECOND + step),
             user: Some(4 * SECOND),
