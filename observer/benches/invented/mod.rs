@@ -42,6 +42,8 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             sched: cgroups.first().and_then(|root| root.sched.clone()),
         },
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
+        objectives: Vec::new(),
+        commands: Vec::new(),
         contentions: contentions(second, &cgroups),
         cgroups,
         tcp_flows: Vec::new(),

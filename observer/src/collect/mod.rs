@@ -37,6 +37,8 @@ pub struct Collector {
     machine: Option<Machine>,
     cgroups: Option<Cgroups>,
     hook: Hook,
+    /// Commands whose processes are to be counted apart.
+    watched: Vec<String>,
     tasks: TaskSource,
     /// Somebody waits for the first sample, and more come soon.
     is_hasty: bool,
@@ -54,6 +56,7 @@ impl Collector {
             machine: None,
             cgroups: None,
             hook: Hook::off("the programs are not attached (--no-bpf)"),
+            watched: Vec::new(),
             is_hasty: false,
         }
     }
@@ -71,6 +74,7 @@ impl Collector {
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
         self.is_hasty = false;
         self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), adapt);
+        self.hook.watch(&self.watched);
         self.start = SystemTime::now();
     }
 
@@ -83,6 +87,12 @@ impl Collector {
     /// Splits these cgroups by process, besides those that deserve it by themselves.
     pub fn focus(&mut self, keys: Vec<Key>) {
         self.hook.focus(keys);
+    }
+
+    /// Counts the processes of commands with these names, escaped, apart from now on: their cgroups are split by process.
+    pub fn watch(&mut self, commands: Vec<String>) {
+        self.hook.watch(&commands);
+        self.watched = commands;
     }
 
     /// Reads the hook's tables as on a kernel without `membarrier`: for tests.
@@ -159,6 +169,8 @@ impl Collector {
             host,
             cpus,
             cgroups,
+            objectives: Vec::new(),
+            commands: self.hook.commands(),
             contentions,
             memory,
             long_stalls,

@@ -26,7 +26,7 @@ fn stall(cgroup: &str, ms: u64) -> LongStall {
     LongStall { cgroup, tid: 12, comm: "java".into(), kind: Stall::MemcgReclaim, time: ms * 1_000_000 }
 }
 
-fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> Sample {
+pub(super) fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> Sample {
     Sample {
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
         uptime: Duration::from_secs(second),
@@ -34,6 +34,8 @@ fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> 
         host: Host { name: "web-1".into(), ..Host::default() },
         cpus: Vec::new(),
         cgroups: Vec::new(),
+        objectives: Vec::new(),
+        commands: Vec::new(),
         contentions: Vec::new(),
         memory: Vec::new(),
         netns: Vec::new(),
@@ -49,7 +51,7 @@ fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> 
 /// The events of samples that are a second apart, each after its second.
 #[track_caller]
 fn check(samples: Vec<(Vec<TcpFlow>, Vec<LongStall>)>, expected: &[&str]) {
-    let mut watch = Watch::new(Thresholds::default());
+    let mut watch = Watch::new(Thresholds::default(), Vec::new());
     let mut seen = Vec::new();
     for (second, (flows, stalls)) in (0..).zip(samples) {
         let mut sample = sample(second, flows, stalls);
@@ -131,7 +133,7 @@ fn long_stalls_of_a_cgroup() {
 
 #[test]
 fn too_many_at_once_are_counted_and_the_worst_are_told() {
-    let mut watch = Watch::new(Thresholds::default());
+    let mut watch = Watch::new(Thresholds::default(), Vec::new());
     let all = (1..=300).map(|port| flow(port, 10 + u64::from(port), 0)).collect();
     let mut sample = sample(1, all, Vec::new());
     watch.see(&mut sample);

@@ -351,6 +351,8 @@ mod tests {
                 host: Host::default(),
                 cpus: Vec::new(),
                 cgroups: CGROUPS.iter().chain(&["~other"]).map(cgroup).collect(),
+                objectives: Vec::new(),
+                commands: Vec::new(),
                 contentions,
                 tcp_flows: Vec::new(),
                 processes: Vec::new(),

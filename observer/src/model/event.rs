@@ -54,6 +54,8 @@ pub enum Cause {
     TcpRetransmits,
     /// The allocator lets tasks of a cgroup wait long.
     AllocationStalls,
+    /// Too many dispatches wait longer than an objective allows.
+    LatencyObjective,
 }
 
 impl Stage {
@@ -84,6 +86,7 @@ impl Cause {
         match self {
             Cause::TcpRetransmits => "tcp_retransmits",
             Cause::AllocationStalls => "allocation_stalls",
+            Cause::LatencyObjective => "latency_objective",
         }
     }
 }

@@ -279,11 +279,16 @@ fn nothing() -> Sched {
     Sched { open, used, ..Sched::zero(true, true, true) }
 }
 
-fn counts(slot: &Slot) -> Sched {
+/// The waits of a slot.
+pub(super) fn latency(slot: &Slot) -> Histogram {
     let mut latency = Histogram { sum: slot.wait, ..Histogram::default() };
     for (to, from) in latency.counts.iter_mut().zip(&slot.latency) {
         *to = u64::from(*from);
     }
+    latency
+}
+
+fn counts(slot: &Slot) -> Sched {
     Sched {
         run: slot.run,
         steal: Some(slot.steal),
@@ -291,7 +296,7 @@ fn counts(slot: &Slot) -> Sched {
         runs: u64::from(slot.runs),
         preempted: u64::from(slot.preempted),
         voluntary: u64::from(slot.voluntary),
-        latency,
+        latency: latency(slot),
         used: Some(Used {
             pages: slot.used.pages,
             stalls: slot.used.stalls,

@@ -4,6 +4,7 @@ pub mod accounts;
 mod attached;
 pub mod blame;
 pub mod btf;
+pub mod commands;
 pub mod flows;
 pub mod focus;
 pub mod holders;

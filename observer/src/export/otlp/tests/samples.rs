@@ -31,6 +31,8 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
             sched: Some(Arc::new(sched(step))),
         }],
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
+        objectives: Vec::new(),
+        commands: Vec::new(),
         contentions: Vec::new(),
         memory: Vec::new(),
         tcp_flows: Vec::new(),
