@@ -44,6 +44,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
         cpus: (0..cpus).map(|number| cpu(second, number)).collect(),
         objectives: Vec::new(),
         commands: Vec::new(),
+        starved: Vec::new(),
         contentions: contentions(second, &cgroups),
         cgroups,
         tcp_flows: Vec::new(),

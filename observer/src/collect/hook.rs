@@ -19,9 +19,11 @@ use super::bpf::loader::Programs;
 use super::bpf::memory;
 use super::bpf::pending;
 use super::bpf::sched::Entry;
+use super::bpf::starved;
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::Listing;
+use crate::model::cpu::Starved;
 use crate::model::memory::StallLatency;
 use crate::model::tcp::Resent;
 use crate::model::text::escape_padded;
@@ -261,6 +263,11 @@ impl Hook {
             Hook::On(on) => on.commands.rows(),
             Hook::Off(_) => Vec::new(),
         }
+    }
+
+    /// CPUs that tasks of real-time priority keep from ordinary ones, as far as the task iterator tells.
+    pub(super) fn starved(&self) -> Vec<Starved> {
+        starved::starved(self.records())
     }
 
     /// What TCP sent again on the whole machine, unknown while that is not counted, and the TCP family's row of health.

@@ -23,7 +23,7 @@ use self::tasks::TaskSource;
 pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
-use crate::model::cpu::Time;
+use crate::model::cpu::{Starved, Time};
 use crate::model::tcp::{KernelTcp, Who};
 use crate::model::{Allocator, Cgroup, Cpu, Host, NetNs, Sample, Source, State, TcpFlow, TcpTotals};
 
@@ -155,6 +155,7 @@ impl Collector {
         host.vmstat = health.read("vmstat", || self.proc.vmstat());
         let memory = self.memory(&mut health);
         let long_stalls = self.hook.long_stalls(&path);
+        let starved = self.starved();
         let tcp_flows = self.hook.tcp_flows(&path);
         host.pages = memory.iter().find_map(|row| Some(row.counts.as_ref()?.pages()));
         host.tcp = self.tcp(&mut health, netstat);
@@ -174,6 +175,7 @@ impl Collector {
             contentions,
             memory,
             long_stalls,
+            starved,
             tcp_flows,
             netns,
             processes,
@@ -236,6 +238,16 @@ impl Collector {
             NetNs { inode, resent, kernel: process.and_then(|pid| self.proc.tcp_of(*pid, inode)) }
         };
         self.hook.netns().into_iter().map(row).collect()
+    }
+
+    /// CPUs that tasks of real-time priority keep from ordinary ones, with what limits those.
+    fn starved(&mut self) -> Vec<Starved> {
+        let mut starved = self.hook.starved();
+        if !starved.is_empty() {
+            let limit = self.proc.real_time_share().ok();
+            starved.iter_mut().for_each(|starved| starved.limit = limit);
+        }
+        starved
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {

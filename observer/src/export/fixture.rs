@@ -103,6 +103,7 @@ fn sample(second: u64) -> Sample {
         ],
         objectives: vec![objective(second)],
         commands: Vec::new(),
+        starved: Vec::new(),
         contentions: Vec::new(),
         memory: allocators(second),
         tcp_flows: Vec::new(),

@@ -1,11 +1,12 @@
 //! Conditions that somebody should hear of, found in samples, and the events that they make when they begin, grow worse and end.
 //!
-//! A rule (`retransmits`, `stalls`, `objectives`) tells of each sample what holds; [`Watch`] compares that with what held before. It sees every
+//! A rule (`retransmits`, `stalls`, `objectives`, `starvation`) tells of each sample what holds; [`Watch`] compares that with what held before. It sees every
 //! sample, so that what happens in one that no consumer takes is told with the next.
 
 mod objectives;
 mod retransmits;
 mod stalls;
+mod starvation;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::model::{Event, Kind, Labels, Sample, Source, State};
 use objectives::Objectives;
 use retransmits::Retransmits;
 use stalls::Stalls;
+use starvation::Starvation;
 
 /// From when on something is worth an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +67,8 @@ enum Subject {
     Stalls(Option<Arc<str>>),
     /// An objective's place in the configuration.
     Objective(usize),
+    /// A CPU's number.
+    Starvation(u32),
 }
 
 impl Subject {
@@ -73,6 +77,7 @@ impl Subject {
             Subject::Retransmits(_) => Cause::TcpRetransmits,
             Subject::Stalls(_) => Cause::AllocationStalls,
             Subject::Objective(_) => Cause::LatencyObjective,
+            Subject::Starvation(_) => Cause::RealTimeStarvation,
         }
     }
 }
@@ -105,6 +110,7 @@ pub struct Watch {
     retransmits: Retransmits,
     stalls: Stalls,
     objectives: Objectives,
+    starvation: Starvation,
     told: BTreeMap<Subject, Told>,
     /// How many conditions were told so far.
     numbers: u64,
@@ -119,6 +125,7 @@ impl Watch {
             retransmits: Retransmits::new(thresholds.burst),
             stalls: Stalls::new(thresholds.stall),
             objectives: Objectives::new(objectives),
+            starvation: Starvation::default(),
             told: BTreeMap::new(),
             numbers: 0,
             untold: 0,
@@ -130,6 +137,7 @@ impl Watch {
         let mut findings = self.retransmits.see(sample);
         findings.extend(self.stalls.see(sample));
         findings.extend(self.objectives.see(sample));
+        findings.extend(self.starvation.see(sample));
         let untold = self.compare(sample, findings);
         let state = match untold {
             0 => State::On,

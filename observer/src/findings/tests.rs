@@ -5,8 +5,9 @@ use observer_common::memory::Stall;
 use observer_common::sched::Key;
 
 use super::*;
+use crate::model::cpu::{Class, Starved};
 use crate::model::tcp::{FlowId, Holder, Resent};
-use crate::model::{Host, LongStall, TcpFlow};
+use crate::model::{Cpu, Host, LongStall, TcpFlow};
 
 fn flow(port: u16, timeouts: u64, fast: u64) -> TcpFlow {
     let end = |port| SocketAddr::from(([10, 0, 0, 1], port));
@@ -36,6 +37,7 @@ pub(super) fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<Long
         cgroups: Vec::new(),
         objectives: Vec::new(),
         commands: Vec::new(),
+        starved: Vec::new(),
         contentions: Vec::new(),
         memory: Vec::new(),
         netns: Vec::new(),
@@ -129,6 +131,41 @@ fn long_stalls_of_a_cgroup() {
             &format!("11 allocation_stalls-2 close warn: over after 10s; at the worst: {first}"),
         ],
     );
+}
+
+#[test]
+fn a_real_time_task_that_keeps_a_cpu_from_the_others() {
+    let starved = |held: u64, longest: u64, waiting, class, limit| {
+        let (held, longest) = (held * 1_000_000, longest * 1_000_000);
+        vec![Starved { cpu: 1, tid: 123, comm: r"chr\x1bny".into(), class, held, waiting, longest, limit }]
+    };
+    let mut watch = Watch::new(Thresholds::default(), Vec::new());
+    let mut see = |second, starved: Vec<Starved>| {
+        let mut sample = Sample { starved, ..sample(second, Vec::new(), Vec::new()) };
+        sample.cpus = vec![Cpu { number: 1, ..Cpu::default() }];
+        watch.see(&mut sample);
+        let told =
+            |event: &Event| format!("{} {} {}: {}", event.state.name(), event.severity.name(), event.labels[0].1, event.text);
+        sample.events.iter().map(told).collect::<Vec<_>>()
+    };
+    assert!(see(0, starved(99, 400, 1, Class::RealTime, None)).is_empty(), "it came a moment ago");
+    assert!(see(1, starved(400, 99, 1, Class::RealTime, None)).is_empty(), "nobody has waited for long");
+    assert_eq!(
+        see(2, starved(400, 300, 4, Class::RealTime, Some(0.95))),
+        [
+            r"open warn 1: CPU 1: real-time task chr\x1bny (thread 123) has held it for 400ms; 4 ordinary tasks wait, the longest for 300ms; real-time tasks may take 95% of it (sched_rt_runtime_us)"
+        ]
+    );
+    assert_eq!(
+        see(3, starved(3_200, 3_100, 1, Class::RealTime, Some(1.0))),
+        [
+            r"change critical 1: CPU 1: real-time task chr\x1bny (thread 123) has held it for 3s 200ms; 1 ordinary task waits, the longest for 3s 100ms; nothing limits real-time tasks (sched_rt_runtime_us)"
+        ]
+    );
+    assert!(see(12, Vec::new()).is_empty(), "not over yet");
+    assert!(see(13, Vec::new())[0].starts_with("close critical 1: over after 11s; at the worst: CPU 1: real-time task"));
+    let deadline = see(14, starved(400, 300, 1, Class::Deadline, Some(0.95)));
+    assert!(deadline[0].ends_with("has held it for 400ms; 1 ordinary task waits, the longest for 300ms"), "{deadline:?}");
 }
 
 #[test]

@@ -353,6 +353,7 @@ mod tests {
                 cgroups: CGROUPS.iter().chain(&["~other"]).map(cgroup).collect(),
                 objectives: Vec::new(),
                 commands: Vec::new(),
+                starved: Vec::new(),
                 contentions,
                 tcp_flows: Vec::new(),
                 processes: Vec::new(),

@@ -56,6 +56,8 @@ pub enum Cause {
     AllocationStalls,
     /// Too many dispatches wait longer than an objective allows.
     LatencyObjective,
+    /// A task of real-time priority keeps a CPU from ordinary ones.
+    RealTimeStarvation,
 }
 
 impl Stage {
@@ -87,6 +89,7 @@ impl Cause {
             Cause::TcpRetransmits => "tcp_retransmits",
             Cause::AllocationStalls => "allocation_stalls",
             Cause::LatencyObjective => "latency_objective",
+            Cause::RealTimeStarvation => "real_time_starvation",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::cpu::Starved;
 use super::{
     Allocator, Attributes, Cgroup, Command, Contention, Cpu, Entity, Event, Histogram, Host, Kind, Labels, LongStall, Metric,
     NetNs, Objective, Point, Process, Source, TcpFlow, Thread, Value,
@@ -33,6 +34,8 @@ pub struct Sample {
     pub memory: Vec<Allocator>,
     /// Long stalls in the allocator that ended since the sample before.
     pub long_stalls: Vec<LongStall>,
+    /// CPUs that tasks of real-time priority keep from ordinary ones.
+    pub starved: Vec<Starved>,
     /// TCP flows that retransmitted.
     pub tcp_flows: Vec<TcpFlow>,
     /// Network namespaces of those flows.

@@ -337,6 +337,7 @@ mod tests {
                 cgroups: if self.0 > 1 { vec![a] } else { Vec::new() },
                 objectives: Vec::new(),
                 commands: Vec::new(),
+                starved: Vec::new(),
                 contentions: Vec::new(),
                 netns: Vec::new(),
                 long_stalls: Vec::new(),

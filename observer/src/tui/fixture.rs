@@ -302,6 +302,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
         objectives: Vec::new(),
         commands: Vec::new(),
+        starved: Vec::new(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
         memory: if sched { vec![allocator(second), node()] } else { vec![node()] },
         tcp_flows: if sched { FLOWS.iter().map(|flow| flow.at(second)).collect() } else { Vec::new() },

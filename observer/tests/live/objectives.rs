@@ -1,6 +1,7 @@
-//! Latency objectives that are missed by construction.
+//! Latency objectives that are missed by construction, and a CPU that a real-time task keeps from the others.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::process::{Command as Program, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use observer::findings::{Thresholds, Watch};
 use observer::model::event::{Cause, Stage};
@@ -21,6 +22,7 @@ pub(crate) fn trials() -> Vec<Test> {
         ("objectives::misses_are_those_that_the_kernel_tells", misses_are_those_that_the_kernel_tells),
         ("objectives::a_command_is_counted_apart", a_command_is_counted_apart),
         ("objectives::the_program_tells_them", the_program_tells_them),
+        ("objectives::a_real_time_task_starves_the_others", a_real_time_task_starves_the_others),
     ]
 }
 
@@ -228,4 +230,37 @@ fn the_program_tells_them() -> Result<String, String> {
         true => Ok(event["text"].as_str().unwrap_or_default().to_owned()),
         false => Err(format!("event {event}")),
     }
+}
+
+/// A task of SCHED_FIFO holds a CPU in bursts of 300 ms, and another one waits for it.
+fn a_real_time_task_starves_the_others() -> Result<String, String> {
+    let cgroup = TestCgroup::new(&v2()?, "starved").map_err(|error| error.to_string())?;
+    let cpu = cpus() - 1;
+    let mut launcher = Launcher::start(cgroup.directory(), Some(cpu))?;
+    let mut watch = Watch::new(Thresholds::default(), Vec::new());
+    let mut collector = collector()?;
+    let pid = launcher.work("bursts 8 300")?;
+    let chrt = Program::new("chrt").args(["-f", "-p", "10", &pid.to_string()]).stderr(Stdio::null()).status();
+    if !chrt.is_ok_and(|status| status.success()) {
+        return Ok("not exercised: chrt is not here, or nobody may have real-time priority".into());
+    }
+    let beside = launcher.work("spin 5000")?;
+    let end = Instant::now() + Duration::from_secs(5);
+    let mut seen = 0;
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(40));
+        let mut sample = collector.collect();
+        watch.see(&mut sample);
+        seen += sample.starved.len();
+        let told = sample.events.iter().find(|event| event.cause == Cause::RealTimeStarvation && event.state == Stage::Open);
+        if let Some(event) = told {
+            let wanted = format!("CPU {cpu}: real-time task ");
+            let is_it = event.text.starts_with(&wanted) && event.text.contains(&format!("(thread {pid}) has held it for "));
+            launcher.finished(pid)?;
+            launcher.finished(beside)?;
+            launcher.reap()?;
+            return if is_it { Ok(event.text.clone()) } else { Err(event.text.clone()) };
+        }
+    }
+    Err(format!("nothing was told; {seen} times somebody waited for a real-time task"))
 }

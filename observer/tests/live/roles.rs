@@ -28,6 +28,7 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("visit-between", [directory, from, to]) => visit_between(directory, from, to),
         ("hostile", [ms]) => hostile(ms),
         ("called", [name, from, ms]) => called(name, from, ms),
+        ("bursts", [count, ms]) => bursts(count, ms),
         ("waits", [path, ms]) => waits(path, ms),
         ("rest", [turns]) => rest(turns),
         ("threads", [count, ms]) => threads(count, ms),
@@ -270,6 +271,19 @@ fn waits(path: &str, ms: &str) -> Result<(), String> {
         }
     }
     fs::write(path, waits).map_err(say)
+}
+
+/// Uses the CPU for so long, then sleeps as long, a number of times. Whoever may start it with real-time priority: it never holds a CPU for good.
+fn bursts(count: &str, ms: &str) -> Result<(), String> {
+    let time = milliseconds(ms)?.min(Duration::from_millis(400));
+    for _ in 0..number(count)?.min(20) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        std::thread::sleep(time);
+    }
+    Ok(())
 }
 
 /// Uses the CPU and sleeps in turn, so many times however long they take, then rests until it is ended.

@@ -15,6 +15,7 @@ pub mod offsets;
 mod operands;
 pub mod pending;
 pub mod sched;
+pub mod starved;
 pub mod tasks;
 pub mod tcp;
 mod words;
