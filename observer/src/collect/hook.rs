@@ -375,6 +375,7 @@ impl Attached {
             accounts.list(listing.groups.iter().map(|group| (group.key, group.parent)));
         }
         accounts.begin_drain();
+        commands.begin();
         programs.sched.drain(&mut |cpu, entry| book(accounts, blame, commands, cpu, entry));
         let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
         let tasks = programs.tasks.as_ref().ok().filter(|tasks| !tasks.records().is_empty());
@@ -454,7 +455,7 @@ fn book(accounts: &mut Accounts, blame: &mut Blame, commands: &mut Commands, cpu
     match entry {
         Entry::Slot(slot) => {
             blame.slot(slot);
-            commands.slot(slot);
+            commands.slot(cpu, slot);
             accounts.add(cpu, slot);
         }
         Entry::Cell(cell) => blame.cell(cell),

@@ -246,6 +246,7 @@ fn longest(scope: &Scope, sample: &Sample) -> Option<String> {
 fn source(sample: &Sample) -> Source {
     let off = |why: &str| State::Off(why.into());
     let mut reasons = Vec::new();
+    let crowded = |command: &str| sample.commands.iter().any(|known| *known.name == *command && known.crowded);
     for Objective { slo, dispatches, members, .. } in &sample.objectives {
         let Slo { name, scope, .. } = &**slo;
         match (members, scope) {
@@ -259,6 +260,11 @@ fn source(sample: &Sample) -> Source {
                 reasons.push(format!(
                     "{name}: {uncounted} of {} processes are not counted apart from their cgroup",
                     counted + uncounted
+                ));
+            }
+            (Some(_), Scope::Command(command)) if crowded(command) => {
+                reasons.push(format!(
+                    "{name}: more processes ran on a CPU in the interval than can be told apart; use a shorter interval"
                 ));
             }
             (None, Scope::Command(_)) if sample.host.sched.is_some() && dispatches.is_none() => {

@@ -71,6 +71,8 @@ pub struct Command {
     pub latency: Histogram,
     /// Processes that are alive.
     pub processes: Members,
+    /// Whether more processes ran on a CPU in the last interval than can be told apart: then not all that these did may be counted.
+    pub crowded: bool,
 }
 
 /// The cgroups or processes that an objective covers at the moment.

@@ -1,7 +1,9 @@
 //! Commands that somebody watches: their processes' cgroups want to be split by process, and what was counted for those processes is added up
 //! by the command's name, whoever of them lives. Pure.
 
-use observer_common::sched::{Key, Slot, kind};
+use std::collections::HashMap;
+
+use observer_common::sched::{Key, MAX_PROCESSES, Slot, kind};
 use observer_common::tasks::{Task, comm_bytes};
 
 use super::accounts;
@@ -13,6 +15,8 @@ use crate::model::{Command, Histogram};
 #[derive(Default, Debug)]
 pub struct Commands {
     watched: Vec<Command>,
+    /// Processes that had a slot of their own in the table that was read last, by CPU.
+    told_apart: HashMap<u32, u64>,
     /// Whether it is known who lives.
     known: bool,
 }
@@ -21,15 +25,22 @@ impl Commands {
     /// Watches commands with these names, escaped.
     pub fn new(names: &[String]) -> Commands {
         let (latency, processes) = (Histogram::default(), Members::default());
-        let command = |name: &String| Command { name: name.as_str().into(), runs: 0, latency: latency.clone(), processes };
-        Commands { watched: names.iter().map(command).collect(), known: false }
+        let command =
+            |name: &String| Command { name: name.as_str().into(), runs: 0, latency: latency.clone(), processes, crowded: false };
+        Commands { watched: names.iter().map(command).collect(), ..Commands::default() }
     }
 
-    /// A slot was read: those of processes have their name.
-    pub fn slot(&mut self, slot: &Slot) {
+    /// Tables are about to be read.
+    pub fn begin(&mut self) {
+        self.told_apart.clear();
+    }
+
+    /// A slot of a CPU was read: those of processes have their name.
+    pub fn slot(&mut self, cpu: u32, slot: &Slot) {
         if self.watched.is_empty() || Key(slot.key).kind() != kind::PROCESS {
             return;
         }
+        *self.told_apart.entry(cpu).or_default() += 1;
         if let Some(command) = self.named(slot.comm) {
             command.runs += u64::from(slot.runs);
             command.latency.add(&accounts::latency(slot));
@@ -40,7 +51,10 @@ impl Commands {
     /// be.
     pub fn live(&mut self, tasks: &[Task], split: &[Key]) -> Vec<Key> {
         self.known = !tasks.is_empty();
-        self.watched.iter_mut().for_each(|command| command.processes = Members::default());
+        let crowded = self.told_apart.values().any(|processes| *processes >= MAX_PROCESSES);
+        for command in &mut self.watched {
+            (command.processes, command.crowded) = (Members::default(), crowded);
+        }
         let mut wanted = Vec::new();
         if self.watched.is_empty() {
             return wanted;
@@ -101,13 +115,30 @@ mod tests {
         };
         let process = |tgid| Key::process(tgid, 1 << 40);
         for (key, comm) in [(process(7), &b"ng\x1bnx"[..]), (process(8), b"ng\x1bnx"), (process(9), b"other"), (A, b"x")] {
-            commands.slot(&slot(key, comm));
+            commands.slot(0, &slot(key, comm));
         }
         assert!(commands.rows().is_empty(), "nobody knows who lives");
         commands.live(&[task(1, 1, b"init", Key::ROOT)], &[]);
         let rows = commands.rows();
         let of = |at: usize| (rows[at].runs, rows[at].latency.count(), rows[at].latency.sum);
         assert_eq!((of(0), of(1)), ((6, 4, 1_400), (0, 0, 0)));
+    }
+
+    #[test]
+    fn a_crowded_cpu_is_told() {
+        let mut commands = Commands::new(&["x".into()]);
+        let init = [task(1, 1, b"init", Key::ROOT)];
+        let mut crowded = |on: [u32; 2]| {
+            commands.begin();
+            for (cpu, processes) in (0..).zip(on) {
+                (0..processes).for_each(|tgid| commands.slot(cpu, &Slot { key: Key::process(tgid, 1 << 40).0, ..pod::zeroed() }));
+            }
+            commands.live(&init, &[]);
+            commands.rows()[0].crowded
+        };
+        assert!(!crowded([159, 159]));
+        assert!(crowded([0, 160]));
+        assert!(!crowded([0, 0]), "it is of one interval");
     }
 
     #[test]

@@ -208,7 +208,7 @@ fn commands_count_what_the_collector_added_up() {
     };
     let command = |runs, counted, uncounted| {
         let latency = sched(0, 0, runs / 2).latency.clone();
-        vec![Command { name: "nginx".into(), runs, latency, processes: Members { counted, uncounted } }]
+        vec![Command { name: "nginx".into(), runs, latency, processes: Members { counted, uncounted }, crowded: false }]
     };
     let (row, state) = see(0, Vec::new());
     assert_eq!((row.dispatches, row.members), (None, None));
@@ -217,6 +217,9 @@ fn commands_count_what_the_collector_added_up() {
     assert_eq!(row.dispatches, Some(Dispatches { met: 5, missed: 5, interpolated: 0 }));
     assert_eq!(state, State::Degraded("api: 3 of 3 processes are not counted apart from their cgroup".into()));
     assert_eq!(see(2, command(20, 3, 0)).1, State::On);
+    let mut crowded = command(20, 3, 0);
+    crowded[0].crowded = true;
+    assert!(matches!(see(2, crowded).1, State::Degraded(why) if why.contains("told apart; use a shorter interval")));
     let (row, state) = see(3, command(20, 0, 0));
     assert_eq!(row.dispatches, Some(Dispatches { met: 10, missed: 10, interpolated: 0 }));
     assert_eq!(state, State::Degraded("api: there is no process nginx now".into()));
