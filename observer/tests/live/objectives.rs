@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use observer::findings::{Thresholds, Watch};
 use observer::model::event::{Cause, Stage};
-use observer::model::histogram::upper;
+use observer::model::histogram::{upper, zero_threshold};
 use observer::model::objective::{Dispatches, Members, Scope, Slo, Target};
 use observer::model::{Histogram, Objective, Sample};
 
@@ -90,18 +90,20 @@ fn misses_are_those_that_the_kernel_tells() -> Result<String, String> {
     teller.reap()?;
     spinner.reap()?;
     let counted = difference(&*sched(&is, &cgroup.path())?, &*sched(&was, &cgroup.path())?)?;
-    // On kernels that also count dispatches without a wait, those show as waits of no length.
-    let is_wait = if health::pcount_is_of_waits()? { 0 } else { 1 };
+    // Shorter ones are above no bound, and on some kernels the task cannot tell them from dispatches without a wait.
+    let shortest = Duration::from_secs_f64(zero_threshold());
     let waits: Vec<Duration> = std::fs::read_to_string(&told)
         .map_err(|error| format!("{}: {error}", told.display()))?
         .lines()
-        .filter_map(|line| line.parse().ok().filter(|wait| *wait >= is_wait).map(Duration::from_nanos))
+        .flat_map(|line| line.parse().map(Duration::from_nanos))
+        .filter(|wait| *wait > shortest)
         .collect();
     // Of the launcher, of the task before its first look and after its last, and several between two looks; and what nobody was told of.
     let lost = untraced(&is) - untraced(&was);
-    let unknown = counted.latency.count().saturating_sub(waits.len() as u64);
-    if waits.len() < 100 || unknown > counted.latency.count() / 10 {
-        return Err(format!("{} waits written down of {}", waits.len(), counted.latency.count()));
+    let longer = counted.latency.count() - counted.latency.counts[0];
+    let unknown = longer.saturating_sub(waits.len() as u64);
+    if waits.len() < 50 || unknown > longer / 4 {
+        return Err(format!("{} waits written down of {longer}", waits.len()));
     }
     let mut figures = Vec::new();
     for (number, bound) in bounds.into_iter().enumerate() {
@@ -120,10 +122,10 @@ fn misses_are_those_that_the_kernel_tells() -> Result<String, String> {
         }
         figures.push(format!("> {bound:?} {} of {truly} ({} at the bound)", grown.missed, grown.interpolated));
     }
+    let known = waits.len();
     Ok(format!(
-        "{} dispatches, {} waits, {unknown} of them not known: {}",
+        "{} dispatches, {known} of {longer} waits of a microsecond or longer are known: {}",
         counted.runs,
-        counted.latency.count(),
         figures.join(", ")
     ))
 }
