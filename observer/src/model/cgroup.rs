@@ -294,6 +294,7 @@ static ALL: &[&Metric<Cgroup>] = &[
     &MIGRATIONS,
     &SWITCHES,
     &OFF_CPU,
+    &SHARED,
     &RESIDUAL,
     &resources::MEMORY_USAGE,
     &resources::MEMORY_LIMIT,

@@ -15,6 +15,8 @@ pub struct Sched {
     pub steal: Option<u64>,
     /// Of it taken by interrupts; `None` where the kernel does not account it.
     pub interrupt: Option<u64>,
+    /// Of it the core's other thread was busy, too; `None` where cores have one.
+    pub shared: Option<u64>,
     /// Dispatches.
     pub runs: u64,
     /// Runs that ended although the task could have gone on.
@@ -148,6 +150,7 @@ impl Sched {
         self.run += other.run;
         self.steal = both(self.steal, other.steal);
         self.interrupt = both(self.interrupt, other.interrupt);
+        self.shared = both(self.shared, other.shared);
         self.runs += other.runs;
         self.preempted += other.preempted;
         self.voluntary += other.voluntary;
@@ -247,6 +250,15 @@ macro_rules! sched_metrics {
                 Part { attributes: &[("observer.switch.type", "preempted")], read: |e| Some(e.sched.as_ref()?.preempted) },
                 Part { attributes: &[("observer.switch.type", "voluntary")], read: |e| Some(e.sched.as_ref()?.voluntary) },
             ]),
+        );
+        /// Time with a busy sibling.
+        pub static SHARED: Metric<$entity> = Metric::new(
+            "observer.cpu.smt.shared.time",
+            "SMT",
+            Unit::Seconds,
+            "Of the time on a CPU, of runs that ended: the core's other thread (SMT) was busy, too, so that both had less than a core. Unknown \
+             where cores have one thread.",
+            Read::Counter(&[Part { attributes: &[], read: |e| e.sched.as_ref()?.shared }]),
         );
         /// Why tasks left.
         pub static OFF_CPU: Metric<$entity> = Metric::new(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use observer::collect::Collector;
-use observer::model::{Cpu, Distance, Placement, Sample};
+use observer::model::{Cpu, Distance, Placement, Sample, Sched};
 use observer_common::locality::{DISTANCES, MOVES, NEW, Reason, UNKNOWN, move_place};
 
 use super::Test;
@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Test> {
     vec![
         ("locality::a_task_that_is_thrown_comes_from_where_it_was", a_task_that_is_thrown_comes_from_where_it_was),
         ("locality::migrations_are_those_of_the_kernel", migrations_are_those_of_the_kernel),
+        ("locality::a_busy_sibling_is_seen", a_busy_sibling_is_seen),
         ("locality::the_queue_is_as_long_as_there_are_spinners", the_queue_is_as_long_as_there_are_spinners),
     ]
 }
@@ -129,6 +130,37 @@ fn migrations_are_those_of_the_kernel() -> Result<String, String> {
     // The three sums of the machine are not read at one moment.
     let near = |a: u64, b: u64| a.abs_diff(b) <= 20 + a / 50;
     if counted == truth && counted > 0 && sums[0].abs_diff(sums[1]) <= 1 && near(root, sums[0]) { Ok(said) } else { Err(said) }
+}
+
+/// Two threads of one core spin: each has the other beside it.
+fn a_busy_sibling_is_seen() -> Result<String, String> {
+    let mut collector = collector()?;
+    let sample = collector.collect();
+    let (zero, one) = (cpu(&sample, 0)?.topology, cpu(&sample, 1)?.topology);
+    if Distance::between((0, zero), (1, one)) != Some(Distance::Core) {
+        return Ok("not exercised: CPU 0 and 1 do not share a core (cargo xtask vm --smt)".into());
+    }
+    let here = TestCgroup::new(&v2()?, "thread").map_err(|error| error.to_string())?;
+    let there = TestCgroup::new(&v2()?, "sibling").map_err(|error| error.to_string())?;
+    let (mut launcher, mut other) = (Launcher::start(here.directory(), Some(0))?, Launcher::start(there.directory(), Some(1))?);
+    let was = sched(&collector.collect(), &here.path())?;
+    let beside = other.work("spin 2500")?;
+    let pid = launcher.work("spin 1000")?;
+    launcher.finished(pid)?;
+    let both = sched(&collector.collect(), &here.path())?;
+    other.finished(beside)?;
+    let pid = launcher.work("spin 1000")?;
+    launcher.finished(pid)?;
+    let alone = sched(&collector.collect(), &here.path())?;
+    launcher.reap()?;
+    other.reap()?;
+    let share = |is: &Sched, was: &Sched| {
+        let shared = is.shared.zip(was.shared).map(|(is, was)| is - was).ok_or("a core with threads and no shared time")?;
+        Ok::<f64, String>(shared as f64 / (is.run - was.run) as f64)
+    };
+    let (with, without) = (share(&both, &was)?, share(&alone, &both)?);
+    let said = format!("{:.1} % of a run beside a busy thread, {:.1} % alone", 100.0 * with, 100.0 * without);
+    if (0.9..=1.0).contains(&with) && without < 0.5 { Ok(said) } else { Err(said) }
 }
 
 /// The mean length of a CPU's queue is the number of its spinners; and it is what ran and waited there, whoever else came by.

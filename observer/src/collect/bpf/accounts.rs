@@ -276,7 +276,7 @@ fn leaf(slot: &Slot) -> (Key, Option<Key>) {
 fn nothing() -> Sched {
     let open = Open { run: 0, wait: Some(0), throttled: Some(0) };
     let used = Some(Used { off_cpu: Some(OffCpu::default()), ..Used::default() });
-    Sched { open, used, placement: Some(Placement::default()), ..Sched::zero(true, true, true) }
+    Sched { open, used, shared: Some(0), placement: Some(Placement::default()), ..Sched::zero(true, true, true) }
 }
 
 /// The waits of a slot.
@@ -302,6 +302,7 @@ fn counts(slot: &Slot) -> Sched {
             stopped: u64::from(slot.stopped),
         },
         placement: Some(Placement { away: slot.away.map(u64::from), away_run: slot.away_run, moves: slot.moves.map(u64::from) }),
+        shared: Some(slot.shared),
         latency: latency(slot),
         used: Some(Used {
             pages: slot.used.pages,
