@@ -1,5 +1,6 @@
 //! What the scheduler hook counted for one thing: a CPU, a cgroup with its descendants, or the machine.
 
+use super::placement::NODES;
 use super::{Histogram, Placement};
 
 /// Cumulative since observer attached. Times in nanoseconds on the run queue's clock (wall time: hypervisor steal and interrupts are
@@ -17,6 +18,8 @@ pub struct Sched {
     pub interrupt: Option<u64>,
     /// Of it the core's other thread was busy, too; `None` where cores have one.
     pub shared: Option<u64>,
+    /// Of it on each NUMA node, at [`node_place`](super::placement::node_place); `None` where the CPUs' are not known.
+    pub nodes: Option<[u64; NODES]>,
     /// Dispatches.
     pub runs: u64,
     /// Runs that ended although the task could have gone on.
@@ -151,6 +154,7 @@ impl Sched {
         self.steal = both(self.steal, other.steal);
         self.interrupt = both(self.interrupt, other.interrupt);
         self.shared = both(self.shared, other.shared);
+        self.nodes = self.nodes.zip(other.nodes).map(|(here, there)| std::array::from_fn(|node| here[node] + there[node]));
         self.runs += other.runs;
         self.preempted += other.preempted;
         self.voluntary += other.voluntary;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use observer::collect::Collector;
-use observer::model::{Cpu, Distance, Placement, Sample, Sched};
-use observer_common::locality::{DISTANCES, MOVES, NEW, Reason, UNKNOWN, move_place};
+use observer::model::{Cpu, Placement, Sample, Sched, Topology};
+use observer_common::locality::{CACHE, CORE, DISTANCES, MOVES, NEW, NODE, REMOTE, Reason, move_place};
 
 use super::Test;
 use super::cgroups::TestCgroup;
@@ -52,6 +52,18 @@ fn cpu(sample: &Sample, number: u32) -> Result<&Cpu, String> {
     sample.cpus.iter().find(|cpu| cpu.number == number).ok_or(format!("no CPU {number}"))
 }
 
+/// The distance between the first two CPUs.
+fn first_two(sample: &Sample) -> Result<usize, String> {
+    let (zero, one) = (cpu(sample, 0)?.topology, cpu(sample, 1)?.topology);
+    let same = |part: fn(&Topology) -> Option<u32>| part(&zero) == part(&one);
+    Ok(match () {
+        () if !same(|place| place.node) => REMOTE,
+        () if same(|place| place.core) => CORE,
+        () if same(|place| place.llc) && same(|place| place.package) => CACHE,
+        () => NODE,
+    })
+}
+
 /// A spinner is moved to and fro between two CPUs by its affinity: every move is counted, at the distance of the two, and so is every
 /// dispatch after one.
 fn a_task_that_is_thrown_comes_from_where_it_was() -> Result<String, String> {
@@ -71,12 +83,15 @@ fn a_task_that_is_thrown_comes_from_where_it_was() -> Result<String, String> {
     let truth = kernels(&collector, &[launcher.pid(), pid])? - before;
     let ((runs, now), (runs_before, then)) = (placement(&is, &cgroup.path())?, placement(&was, &cgroup.path())?);
     let (runs, placed) = (runs - runs_before, since(now, then));
+    let all_run = sched(&is, &cgroup.path())?;
+    let on_nodes: u64 = all_run.nodes.ok_or("no node is known")?.iter().sum();
+    if on_nodes != all_run.run {
+        return Err(format!("{on_nodes} ns on all nodes, {} in all", all_run.run));
+    }
     launcher.reap()?;
     thrower.reap()?;
 
-    let (zero, one) = (cpu(&is, 0)?.topology, cpu(&is, 1)?.topology);
-    // What the model says of the two, as the kernel side numbers it: one less, as it leaves out the same CPU.
-    let distance = Distance::between((0, zero), (1, one)).map_or(UNKNOWN, |distance| distance as usize - 1);
+    let distance = first_two(&is)?;
     let (moves, others) = (by_reason(&placed.moves, Reason::Other), placed.moves[move_place(Reason::Other, distance)]);
     let all: u64 = placed.moves.iter().sum();
     let away: u64 = placed.away[..DISTANCES].iter().sum();
@@ -136,8 +151,7 @@ fn migrations_are_those_of_the_kernel() -> Result<String, String> {
 fn a_busy_sibling_is_seen() -> Result<String, String> {
     let mut collector = collector()?;
     let sample = collector.collect();
-    let (zero, one) = (cpu(&sample, 0)?.topology, cpu(&sample, 1)?.topology);
-    if Distance::between((0, zero), (1, one)) != Some(Distance::Core) {
+    if first_two(&sample)? != CORE {
         return Ok("not exercised: CPU 0 and 1 do not share a core (cargo xtask vm --smt)".into());
     }
     let here = TestCgroup::new(&v2()?, "thread").map_err(|error| error.to_string())?;

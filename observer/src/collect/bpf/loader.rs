@@ -195,6 +195,7 @@ impl Programs {
             Err(missing) => Err(LoadError::NoMemory(missing.clone())),
         };
         zero.shared = has_siblings.then_some(0);
+        zero.nodes = places.iter().any(|(_, place)| *place != 0).then(Default::default);
         zero.placement = moves.as_ref().ok().map(|_| Placement::default());
         zero.used = memory.as_ref().ok().map(Memory::zero);
         let tcp = match &resolved.tcp {
