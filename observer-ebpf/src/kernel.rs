@@ -177,7 +177,8 @@ impl Task {
 
     /// 0 when it is on no queue.
     #[inline(always)]
-    pub(crate) fn on_rq(self) -> u32 {
+    pub(crate) fn on_rq(self) -> u8 {
+        // A byte since 7.x, an int of little numbers before.
         load(at!(self.0, task_on_rq))
     }
 

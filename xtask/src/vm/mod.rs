@@ -119,6 +119,7 @@ impl Tests {
         let expected = programs.tests(names)?;
         ensure!(!expected.is_empty(), "no live test has such a name");
         let skips = skips(workspace, &programs)?;
+        let skips = if shape == Shape::Threads { skips.with_smt() } else { skips };
         let initramfs = initramfs(workspace, &programs, names)?;
         Ok(Self { initramfs, disk: workspace.target.join("vm/disk"), accelerator, shape, expected, skips })
     }

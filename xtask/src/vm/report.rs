@@ -36,6 +36,9 @@ struct Skip {
     test: String,
     /// Without it, every kernel.
     kernels: Option<Vec<String>>,
+    /// Only where the guest's two CPUs have no core in common.
+    #[serde(default)]
+    without_smt: bool,
     outcome: Outcome,
     reason: String,
 }
@@ -47,6 +50,12 @@ impl Skips {
             Some(skip) => bail!("{} has no reason", skip.test),
             None => Ok(skips),
         }
+    }
+
+    /// The list for guests whose CPUs are threads of one core.
+    pub(crate) fn with_smt(mut self) -> Self {
+        self.skip.retain(|skip| !skip.without_smt);
+        self
     }
 
     /// Tests and kernels in it that do not exist: a renamed test must not stay here.
