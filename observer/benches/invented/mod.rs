@@ -57,7 +57,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
 
 /// Six culprits each for those that are no slices: with 1,000 cgroups some 5,000 pairs. What a slice has, its services have.
 fn contentions(second: u64, cgroups: &[Cgroup]) -> Vec<Contention> {
-    let party = |cgroup: &Cgroup| Party { key: cgroup.id, cgroup: cgroup.id, name: cgroup.path.as_str().into() };
+    let party = |cgroup: &Cgroup| Party { key: cgroup.id, cgroup: cgroup.id, name: cgroup.path.clone() };
     let idle = Party { key: Key::IDLE, cgroup: Key::IDLE, name: "~idle".into() };
     let leaves: Vec<_> = cgroups.iter().filter(|cgroup| cgroup.path.ends_with(".service")).map(party).collect();
     let mut all = Vec::new();
@@ -88,8 +88,8 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
     let limited = number.is_multiple_of(5);
     Cgroup {
         id: if number == 0 { Key::ROOT } else { Key::v2(number + 1) },
-        unit: path.rsplit('/').next().filter(|name| name.ends_with(".service")).map(str::to_owned),
-        path,
+        unit: path.rsplit('/').next().filter(|name| name.ends_with(".service")).map(Into::into),
+        path: path.into(),
         cpu: CpuStat {
             usage: Some(total(second, number, cpu)),
             user: Some(total(second, number, cpu) / 4 * 3),

@@ -18,9 +18,9 @@ pub struct Cgroup {
     /// The kernel's key: hierarchy and id.
     pub id: Key,
     /// Path from the root of its hierarchy, escaped; or one of the names with `~`.
-    pub path: String,
+    pub path: Arc<str>,
     /// Nearest systemd unit, escaped.
-    pub unit: Option<String>,
+    pub unit: Option<Arc<str>>,
     /// Usage and quota, from the hierarchy's files.
     pub cpu: CpuStat,
     /// Memory and pressure, from the hierarchies' files; shared with former samples while nothing moves.
@@ -111,7 +111,7 @@ impl Cgroup {
 
     /// How deep it lies: 0 for the root.
     pub fn depth(&self) -> usize {
-        if self.path == "/" { 0 } else { self.path.matches('/').count() }
+        if &*self.path == "/" { 0 } else { self.path.matches('/').count() }
     }
 }
 
@@ -290,13 +290,13 @@ impl Entity for Cgroup {
     }
 
     fn labels(&self) -> Labels<'_> {
-        let mut labels = vec![("cgroup", Label::Text(self.path.as_str().into()))];
+        let mut labels = vec![("cgroup", Label::Text((&*self.path).into()))];
         if let Some(hierarchy) = self.hierarchy() {
             labels.push(("hierarchy", Label::Text(hierarchy.name().into())));
             labels.push(("id", Label::Number(self.id.number())));
         }
         if let Some(unit) = &self.unit {
-            labels.push(("unit", Label::Text(unit.as_str().into())));
+            labels.push(("unit", Label::Text((&**unit).into())));
         }
         labels
     }

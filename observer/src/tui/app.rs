@@ -420,7 +420,7 @@ impl App {
             View::Tcp => sample.tcp_flows.get(index(&self.tcp)?)?.cgroup.as_deref()?,
             View::Overview | View::Cgroups | View::Health | View::Memory => return Some(key),
         };
-        sample.cgroups.iter().find(|cgroup| cgroup.path == path).map(|cgroup| cgroup.id)
+        sample.cgroups.iter().find(|cgroup| &*cgroup.path == path).map(|cgroup| cgroup.id)
     }
 
     fn go(&mut self, motion: Motion) -> Effect {

@@ -176,7 +176,7 @@ pub(super) fn many_cpus() -> Snapshot {
 pub(super) fn in_focus() -> Snapshot {
     let sample = |second| {
         let mut sample = sample(second, 4, true);
-        sample.cgroups.retain(|cgroup| cgroup.path == "/" || cgroup.path == "/idle.slice");
+        sample.cgroups.retain(|cgroup| ["/", "/idle.slice"].contains(&&*cgroup.path));
         sample.contentions = contentions(PROCESSES, second);
         Arc::new(sample)
     };
@@ -233,8 +233,8 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_248_000);
     let cgroup = |(at, did): (usize, &Did)| Cgroup {
         id: if at == 0 { Key::ROOT } else { Key::v2(at as u64 + 1) },
-        path: escape(did.path).into_owned(),
-        unit: did.unit.map(str::to_owned),
+        path: escape(did.path).into(),
+        unit: did.unit.map(Into::into),
         cpu: CpuStat {
             usage: Some(did.cpu * MS * (5 + second)),
             user: Some(did.cpu * MS * (5 + second) / 4 * 3),

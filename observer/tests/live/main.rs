@@ -15,6 +15,7 @@ mod sched;
 mod storms;
 mod tasks;
 mod tcp;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -25,8 +26,16 @@ fn main() -> ExitCode {
     if let Some(role) = arguments.next().and_then(|argument| argument.strip_prefix("role:").map(str::to_owned)) {
         return roles::play(&role, &arguments.collect::<Vec<_>>());
     }
-    let families =
-        [sched::trials(), storms::trials(), blame::trials(), tasks::trials(), memory::trials(), tcp::trials(), cli::trials()];
+    let families = [
+        sched::trials(),
+        storms::trials(),
+        blame::trials(),
+        tasks::trials(),
+        memory::trials(),
+        tcp::trials(),
+        tree::trials(),
+        cli::trials(),
+    ];
     let trials = families.into_iter().flatten().map(|(name, test)| Trial::test(name, move || thrice(test)));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }

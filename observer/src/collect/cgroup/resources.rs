@@ -3,15 +3,13 @@
 //! There are nine files a cgroup, two of them dear (for `memory.stat` the kernel sums what all CPUs hold), and most cgroups do nothing most of
 //! the time. So they are read again when the cgroup or one below it has run since, as the usage in `cpu.stat` tells, which has just been read,
 //! knows nothing of full tables and is there without eBPF, too; and when the last reading brought news, since a task that sleeps on a disk or
-//! a memory that shrinks moves numbers without any run. All others keep theirs: every tenth reading looks after them, and reads the dear
-//! files only where the cheap ones brought news.
+//! a memory that shrinks moves numbers without any run. All others keep theirs: they are looked after in turn, and their dear files read only
+//! where the cheap ones brought news.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use observer_common::sched::Key;
 use rustix::io::Errno;
 
 use super::files::{Budget, Files};
@@ -20,8 +18,6 @@ use crate::collect::proc::{Malformed, pressure};
 use crate::model::cgroup::Resources;
 use crate::model::cgroup::resources::{Memory, MemoryStat};
 
-/// Readings from one to the next of a cgroup that does nothing.
-const SELDOM: u64 = 10;
 /// More than any of the files, but for the `memory.numa_stat` of very many nodes, which has what is wanted in front.
 const FILE_BYTES: usize = 16 << 10;
 
@@ -51,7 +47,7 @@ enum Price {
     Cheap,
     /// Where somebody works, or a cheap one brought news.
     Dear,
-    /// So, and at every tenth reading only.
+    /// So, and in turn only.
     Dearest,
 }
 
@@ -87,19 +83,16 @@ static FILES: [File; 15] = [
     }),
 ];
 
-/// What is known of all cgroups.
+/// What readings share.
 #[derive(Debug)]
-pub(super) struct Store {
-    known: HashMap<Key, Known>,
-    budget: Budget,
-    /// The present walk.
-    round: u64,
-    buffer: Box<[u8]>,
+pub(super) struct Means {
+    pub(super) budget: Budget,
+    pub(super) buffer: Box<[u8]>,
 }
 
 /// What is known of one cgroup.
 #[derive(Default, Debug)]
-struct Known {
+pub(super) struct Known {
     /// As it was last told, with its ancestors' limits.
     resources: Arc<Resources>,
     /// Its own limits.
@@ -111,10 +104,10 @@ struct Known {
     missing: u32,
     /// CPU time used when it was read last.
     usage: Option<u64>,
+    /// It was read before.
+    is_read: bool,
     /// The last reading brought news.
     moved: bool,
-    /// The walk that saw it last.
-    round: u64,
 }
 
 /// `memory.max` and `memory.high` in bytes.
@@ -134,9 +127,9 @@ impl Thresholds {
     }
 }
 
-impl Default for Store {
+impl Default for Means {
     fn default() -> Self {
-        Store { known: HashMap::new(), budget: Budget::default(), round: 0, buffer: vec![0; FILE_BYTES].into() }
+        Means { budget: Budget::default(), buffer: vec![0; FILE_BYTES].into() }
     }
 }
 
@@ -150,61 +143,63 @@ pub(super) trait Source {
     fn complaint(&self, file: &File, what: &dyn Display) -> String;
 }
 
-impl Store {
-    /// Begins a walk.
-    pub(super) fn begin(&mut self) {
-        self.round += 1;
+/// What a walk knows of a cgroup when it comes to these files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visit {
+    /// CPU time that it has used.
+    pub(super) usage: Option<u64>,
+    /// Somebody wrote to one of its files.
+    pub(super) is_touched: bool,
+    /// It is its turn to be looked after.
+    pub(super) is_turn: bool,
+    /// What its ancestors let it have.
+    pub(super) inherited: Thresholds,
+}
+
+impl Known {
+    /// What the files said when they were read last.
+    pub(super) fn resources(&self) -> &Arc<Resources> {
+        &self.resources
     }
 
-    /// Forgets the cgroups that this walk has not seen.
-    pub(super) fn sweep(&mut self) {
-        let (round, budget) = (self.round, &mut self.budget);
-        self.known.retain(|_, known| {
-            let lives = known.round == round;
-            if !lives {
-                known.files.close(budget);
-            }
-            lives
-        });
+    /// What of them could not be read.
+    pub(super) fn unreadable(&self) -> Option<&Unreadable> {
+        self.unreadable.as_deref()
     }
 
-    /// What a cgroup's files say, or said when they were read last, and what of them could not be read. `usage` is the CPU time that the cgroup
-    /// has used, `inherited` what its ancestors let it have.
-    pub(super) fn read(
-        &mut self,
-        key: Key,
-        usage: Option<u64>,
-        inherited: Thresholds,
-        source: &mut impl Source,
-    ) -> (Arc<Resources>, Option<&Unreadable>) {
-        let round = self.round;
-        let mut born = false;
-        let known = self.known.entry(key).or_insert_with(|| {
-            born = true;
-            Known::default()
-        });
-        if !born && known.round == round {
-            // The root of a second hierarchy: the first one's stands for both.
-            return (Arc::clone(&known.resources), None);
-        }
-        known.round = round;
-        // Not all at the same time.
-        let is_turn = (round + key.number()).is_multiple_of(SELDOM);
+    /// The last reading brought news.
+    pub(super) fn moved(&self) -> bool {
+        self.moved
+    }
+
+    /// Reads the files if something may have moved.
+    pub(super) fn update(&mut self, visit: Visit, means: &mut Means, source: &mut impl Source) {
         let why = match () {
-            () if born => Some(Why::Born),
-            () if usage != known.usage || known.moved => Some(Why::Works),
-            () => is_turn.then_some(Why::Turn),
+            () if !self.is_read => Why::Born,
+            () if visit.usage != self.usage || self.moved || visit.is_touched => Why::Works,
+            () if visit.is_turn => Why::Turn,
+            () => return,
         };
-        match why {
-            Some(why) => {
-                known.usage = usage;
-                let reader = Reader { source, budget: &mut self.budget, buffer: &mut self.buffer };
-                known.refresh(why, is_turn || born, inherited, reader);
-            }
-            None if Thresholds::of(&known.resources) != known.own.tighter(inherited) => known.limit(inherited),
-            None => {}
+        self.usage = visit.usage;
+        let reader = Reader { source, budget: &mut means.budget, buffer: &mut means.buffer };
+        self.refresh(why, visit.is_turn || why == Why::Born, visit.inherited, reader);
+        self.is_read = true;
+    }
+
+    /// Takes on what the ancestors' limits are now, and tells whether that changes its own.
+    pub(super) fn inherit(&mut self, inherited: Thresholds) -> bool {
+        let thresholds = self.own.tighter(inherited);
+        let changes = Thresholds::of(&self.resources) != thresholds;
+        if changes {
+            let memory = &mut Arc::make_mut(&mut self.resources).memory;
+            (memory.limit, memory.high) = (thresholds.limit, thresholds.high);
         }
-        (Arc::clone(&known.resources), known.unreadable.as_deref())
+        changes
+    }
+
+    /// Closes its files.
+    pub(super) fn close(&mut self, budget: &mut Budget) {
+        self.files.close(budget);
     }
 }
 
@@ -227,7 +222,7 @@ struct Reader<'a, S> {
 }
 
 impl Known {
-    /// Reads the files; with `seldom` also those that are read at every tenth reading only.
+    /// Reads the files; with `seldom` also those that are read in turn only.
     fn refresh(&mut self, why: Why, seldom: bool, inherited: Thresholds, mut reader: Reader<'_, impl Source>) {
         if seldom {
             self.missing = 0;
@@ -294,13 +289,6 @@ impl Known {
             let first = || Box::new(Unreadable { count: 0, first: source.complaint(file, complaint) });
             self.unreadable.get_or_insert_with(first).count += 1;
         }
-    }
-
-    /// Takes on what the ancestors' limits are now.
-    fn limit(&mut self, inherited: Thresholds) {
-        let Thresholds { limit, high } = self.own.tighter(inherited);
-        let memory = &mut Arc::make_mut(&mut self.resources).memory;
-        (memory.limit, memory.high) = (limit, high);
     }
 }
 

@@ -135,7 +135,7 @@ fn tree(directories: &[&[u8]]) -> tempfile::TempDir {
 }
 
 fn paths(listing: &Listing) -> Vec<&str> {
-    let mut paths: Vec<_> = listing.groups.iter().map(|group| group.path.as_str()).collect();
+    let mut paths: Vec<_> = listing.groups.iter().map(|group| &*group.path).collect();
     paths.sort_unstable();
     paths
 }
@@ -207,6 +207,124 @@ fn readings_are_independent() {
     assert_eq!(paths(&cgroups.read().unwrap()), ["/"]);
 }
 
+/// A v2 tree whose files tell how long each cgroup has run, and its reader.
+struct Kept {
+    root: tempfile::TempDir,
+    cgroups: Cgroups,
+}
+
+impl Kept {
+    fn new(directories: &[&str]) -> Kept {
+        let root = tree(&directories.iter().map(|name| name.as_bytes()).collect::<Vec<_>>());
+        let cgroups = Cgroups::open(root.path()).unwrap();
+        Kept { root, cgroups }
+    }
+
+    fn ran(&self, path: &str, usec: u64) {
+        fs::write(self.root.path().join(path).join("cpu.stat"), format!("usage_usec {usec}\n")).unwrap();
+    }
+
+    fn key(&self, path: &str) -> Key {
+        Key::v2(fs::metadata(self.root.path().join(path)).unwrap().ino())
+    }
+
+    /// Microseconds by path.
+    fn usages(&mut self, ran: Option<&[Ran]>) -> BTreeMap<String, u64> {
+        let listing = self.cgroups.read_knowing(ran).unwrap();
+        assert_eq!(listing.unreadable, None);
+        let usage = |group: &Found| Some((group.path.to_string(), group.cpu.usage? / 1_000));
+        listing.groups.iter().filter_map(usage).collect()
+    }
+}
+
+/// Many, so that the turn of the few that a test looks at is far away.
+fn far(more: &[&'static str]) -> Kept {
+    let many: Vec<String> = (0..700).map(|number| format!("many/{number}")).collect();
+    let all: Vec<&str> = many.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let kept = Kept::new(&all);
+    kept.ran("", 1);
+    kept.ran("many", 1);
+    kept
+}
+
+#[test]
+fn who_has_not_moved_has_nobody_below_it_that_has() {
+    let mut kept = far(&["a/b/c", "d"]);
+    for path in ["a", "a/b", "a/b/c", "d"] {
+        kept.ran(path, 1);
+    }
+    // The first two learn everything, and what brought news is read again.
+    (0..3).for_each(|_| drop(kept.usages(None)));
+    kept.ran("a/b/c", 7);
+    let usages = kept.usages(None);
+    assert_eq!((usages["/a"], usages["/a/b/c"]), (1, 1), "neither the root nor /a has moved: nobody looks");
+    for path in ["", "a", "a/b"] {
+        kept.ran(path, 7);
+    }
+    let usages = kept.usages(None);
+    assert_eq!((usages["/"], usages["/a/b"], usages["/a/b/c"], usages["/d"]), (7, 7, 7, 1));
+}
+
+#[test]
+fn who_is_said_to_have_run_is_read_with_its_ancestors_and_nobody_else() {
+    let mut kept = far(&["a/b", "a/c"]);
+    for path in ["a", "a/b", "a/c"] {
+        kept.ran(path, 1);
+    }
+    (0..3).for_each(|_| drop(kept.usages(None)));
+    for path in ["a", "a/b", "a/c"] {
+        kept.ran(path, 5);
+    }
+    let ran = |key| Ran { key, parent: None };
+    let usages = kept.usages(Some(&[ran(kept.key("a/b"))]));
+    assert_eq!((usages["/a"], usages["/a/b"], usages["/a/c"]), (5, 5, 1));
+    kept.ran("a", 6);
+    kept.ran("a/c", 6);
+    // One that nobody knows, whose parent does not help either: then parents tell.
+    kept.ran("", 6);
+    let usages = kept.usages(Some(&[Ran { key: Key::v2(1 << 40), parent: Some(Key::v2(1 << 41)) }]));
+    assert_eq!((usages["/a"], usages["/a/c"]), (6, 6));
+}
+
+#[test]
+fn of_more_than_can_be_learned_at_once_the_rest_follows() {
+    let mut kept = far(&[]);
+    for number in 0..700 {
+        fs::write(kept.root.path().join(format!("many/{number}/memory.current")), "9\n").unwrap();
+    }
+    let mut known = || {
+        let listing = kept.cgroups.read_knowing(Some(&[])).unwrap();
+        listing.groups.iter().filter(|group| group.resources.memory.usage.is_some()).count()
+    };
+    let first = known();
+    assert!((500..=512).contains(&first), "{first}");
+    assert_eq!(known(), 700);
+}
+
+#[test]
+fn births_deaths_and_renames_between_readings() {
+    let mut kept = Kept::new(&["a/b"]);
+    let at = |name: &str| kept.root.path().join(name);
+    let old = kept.cgroups.read().unwrap();
+    fs::create_dir_all(at("a/c/d")).unwrap();
+    fs::rename(at("a/b"), at("a/e")).unwrap();
+    let listing = kept.cgroups.read().unwrap();
+    assert_eq!(paths(&listing), ["/", "/a", "/a/c", "/a/c/d", "/a/e"]);
+    let key = |listing: &Listing, path: &str| listing.groups.iter().find(|group| &*group.path == path).unwrap().key;
+    assert_eq!(key(&listing, "/a/e"), key(&old, "/a/b"));
+    let parent = |path: &str| listing.groups.iter().find(|group| &*group.path == path).unwrap().parent;
+    assert_eq!((parent("/a/c/d"), parent("/")), (Some(key(&listing, "/a/c")), None));
+    fs::remove_dir_all(at("a/c")).unwrap();
+    // The same name, another cgroup.
+    fs::create_dir(at("f")).unwrap();
+    fs::remove_dir(at("a/e")).unwrap();
+    fs::create_dir(at("a/e")).unwrap();
+    let listing = kept.cgroups.read().unwrap();
+    assert_eq!(paths(&listing), ["/", "/a", "/a/e", "/f"]);
+    assert_eq!(key(&listing, "/a/e"), kept.key("a/e"));
+    assert_eq!(listing.vanished, 0);
+}
+
 /// A v2 tree with one cgroup, whose CPU time and memory can be set, and its reader.
 struct Lone {
     root: tempfile::TempDir,
@@ -228,7 +346,7 @@ impl Lone {
     fn usage(&mut self, run: u32) -> Option<u64> {
         self.write("cpu.stat", &format!("usage_usec {run}\n"));
         let listing = self.cgroups.read().unwrap();
-        listing.groups.iter().find(|group| group.path == "/a").unwrap().resources.memory.usage
+        listing.groups.iter().find(|group| &*group.path == "/a").unwrap().resources.memory.usage
     }
 }
 
@@ -270,7 +388,7 @@ fn dear_files_are_left_alone_while_cheap_ones_tell_the_same() {
     let anon = |lone: &mut Lone, run| {
         lone.usage(run);
         let listing = lone.cgroups.read().unwrap();
-        listing.groups.iter().find(|group| group.path == "/a").unwrap().resources.memory.stat.anon
+        listing.groups.iter().find(|group| &*group.path == "/a").unwrap().resources.memory.stat.anon
     };
     lone.write("memory.current", "1\n");
     lone.write("memory.stat", "anon 1\n");
@@ -311,7 +429,7 @@ fn a_limit_is_that_of_the_tightest_ancestor_now() {
     write("a/b/memory.max", "900\n");
     let mut limits = || {
         let listing = cgroups.read().unwrap();
-        let found = listing.groups.iter().find(|group| group.path == "/a/b").unwrap().resources.memory.clone();
+        let found = listing.groups.iter().find(|group| &*group.path == "/a/b").unwrap().resources.memory.clone();
         (found.limit, found.high)
     };
     assert_eq!(limits(), (Some(500), Some(400)));

@@ -80,7 +80,7 @@ pub(super) fn list(
             Fold::Open => "▾ ",
             Fold::Closed => "▸ ",
         };
-        let label = if tree && line.depth > 0 { cgroup.name() } else { cgroup.path.as_str() };
+        let label = if tree && line.depth > 0 { cgroup.name() } else { &*cgroup.path };
         let note = noted.map_or_else(String::new, |room| blame::main(&blamed.culprits(cgroup.id), room)).into();
         Some(Line { row: row(snapshot, cgroup), label: label.into(), indent: line.depth * 2, mark, dim: !line.matches, note })
     });

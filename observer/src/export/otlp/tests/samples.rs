@@ -46,8 +46,8 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
 fn cgroup(number: u64, step: u64) -> Cgroup {
     Cgroup {
         id: Key::v2(1000 + number),
-        path: format!("/system.slice/service-{number}.service"),
-        unit: Some(format!("service-{number}.service")),
+        path: format!("/system.slice/service-{number}.service").into(),
+        unit: Some(format!("service-{number}.service").into()),
         cpu: CpuStat {
             usage: Some(7 * SECOND + step),
             user: Some(4 * SECOND),
