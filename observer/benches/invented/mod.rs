@@ -98,6 +98,7 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
             throttled_periods: limited.then_some(2 * second),
             throttled: limited.then(|| total(second, number, cpu / 4)),
             limit: limited.then_some(1.5),
+            ..CpuStat::default()
         },
         resources: Arc::default(),
         sched: Some(Arc::new(sched(second, number, cpu, number * 104_729 % 900))),

@@ -1,5 +1,6 @@
 //! A control group, shown with its descendants.
 
+pub mod control;
 pub mod resources;
 
 use std::sync::Arc;
@@ -80,6 +81,14 @@ pub struct CpuStat {
     pub throttled_periods: Option<u64>,
     /// Time throttled, summed over CPUs; its own limit only.
     pub throttled: Option<u64>,
+    /// Of the time in user space: of tasks with a positive nice value, as ticks saw it (v2, since 6.12).
+    pub nice: Option<u64>,
+    /// Time in which core scheduling kept a sibling CPU idle for it (v2).
+    pub force_idle: Option<u64>,
+    /// Periods in which it used what former ones had left.
+    pub bursts: Option<u64>,
+    /// CPU time that it used beyond its quota so.
+    pub burst: Option<u64>,
     /// CPUs it may use: its own limit or the tightest of its ancestors'; `None` without any.
     pub limit: Option<f64>,
 }
@@ -231,6 +240,42 @@ pub static THROTTLED_TIME: Metric<Cgroup> = Metric::new(
     Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.throttled }]),
 );
 
+/// Burst periods.
+pub static BURSTS: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.bursts",
+    "BURSTS",
+    Unit::Count("period"),
+    "Enforcement periods in which the cgroup used quota that former ones had left (nr_bursts).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.bursts }]),
+);
+
+/// Used beyond the quota.
+pub static BURST_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.burst.time",
+    "BURST",
+    Unit::Seconds,
+    "CPU time beyond the quota of a period that former ones had left (burst_usec; v1 burst_time).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.burst }]),
+);
+
+/// Of tasks that are nice.
+pub static NICE_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.nice.time",
+    "NICE",
+    Unit::Seconds,
+    "Of the time in user space that of tasks with a positive nice value, as ticks saw it (nice_usec; v2).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.nice }]),
+);
+
+/// Kept idle by core scheduling.
+pub static FORCE_IDLE_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.force_idle.time",
+    "FORCE IDLE",
+    Unit::Seconds,
+    "Time in which core scheduling kept a sibling CPU idle because of the cgroup (core_sched.force_idle_usec; v2).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.force_idle }]),
+);
+
 /// CPU limit.
 pub static LIMIT: Metric<Cgroup> = Metric::new(
     "observer.cgroup.cpu.limit",
@@ -260,11 +305,14 @@ static ALL: &[&Metric<Cgroup>] = &[
     &LOCAL_RUN_RATIO,
     &PERIODS,
     &LIMIT,
+    &control::LIMITED_BY,
+    &control::THROTTLED_TASKS,
     &RUNS,
     &SWITCHES,
     &RESIDUAL,
     &resources::MEMORY_USAGE,
     &resources::MEMORY_LIMIT,
+    &control::MEMORY_LIMITED_BY,
     &resources::MEMORY_HIGH,
     &resources::MEMORY_BREAKDOWN,
     &resources::MEMORY_NODES,
@@ -276,6 +324,21 @@ static ALL: &[&Metric<Cgroup>] = &[
     &resources::CPU_PRESSURE,
     &resources::MEMORY_PRESSURE,
     &resources::IO_PRESSURE,
+    &control::DISK_IO,
+    &control::DISK_OPERATIONS,
+    &control::PIDS,
+    &control::PIDS_LIMIT,
+    &control::PIDS_REFUSED,
+    &control::WEIGHT,
+    &control::CPUSET,
+    &control::CPUSET_SIZE,
+    &BURSTS,
+    &BURST_TIME,
+    &control::BURST_LIMIT,
+    &NICE_TIME,
+    &FORCE_IDLE_TIME,
+    &control::FROZEN,
+    &control::TYPE,
     &LONGEST,
     &LONGEST_TASK,
     &LONGEST_CULPRIT,

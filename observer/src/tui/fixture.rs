@@ -243,6 +243,7 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             throttled_periods: did.throttled.map(|throttled| throttled.min(3) * second),
             throttled: did.throttled.map(|throttled| throttled * MS * second),
             limit: did.throttled.map(|_| 2.0),
+            ..CpuStat::default()
         },
         resources: Arc::new(did.resources(second)),
         sched: sched.then(|| Arc::new(did.sched(second))),
@@ -330,7 +331,7 @@ impl Did {
             cpu_pressure: stalled(self.wait.min(1_000), 0),
             memory_pressure: stalled(self.stopped / 2, self.stopped / 4),
             io_pressure: stalled(0, 0),
-            memory: resources::Memory::default(),
+            ..Resources::default()
         };
         if self.path == b"/" {
             return pressures;

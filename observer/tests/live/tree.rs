@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Test> {
     vec![
         ("tree::changes_show_at_once", changes_show_at_once),
         ("tree::limits_show_at_once", limits_show_at_once),
+        ("tree::settings_show_at_once", settings_show_at_once),
         ("tree::who_runs_is_read_and_nobody_is_forgotten", who_runs_is_read_and_nobody_is_forgotten),
         ("tree::churn_leaves_nothing_behind", churn_leaves_nothing_behind),
     ]
@@ -119,13 +120,52 @@ fn limits_show_at_once() -> Result<String, String> {
         fs::write(group.directory().join(file), value).map_err(text)?;
         let listing = read(&mut cgroups)?;
         for path in [group.path(), format!("{}/child", group.path())] {
-            let told = found(&listing, &path)?.cpu.limit;
-            if told != limit {
-                return Err(format!("{path}: {told:?} instead of {limit:?}"));
+            let row = found(&listing, &path)?;
+            let told = (row.cpu.limit, row.resources.limiting.cpu.as_deref());
+            let expected = (limit, limit.map(|_| group.path()));
+            if told != (expected.0, expected.1.as_deref()) {
+                return Err(format!("{path}: {told:?} instead of {expected:?}"));
             }
         }
     }
     Ok(format!("{file} of a cgroup in which nobody is"))
+}
+
+/// Of a cgroup in which nobody is: its weight, and whether it is frozen.
+fn settings_show_at_once() -> Result<String, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let (root, file) = match cpu_root() {
+        Some(root) => (root, "cpu.shares"),
+        None => (v2()?, "cpu.weight"),
+    };
+    if file == "cpu.weight" {
+        fs::write(root.join("cgroup.subtree_control"), "+cpu").map_err(text)?;
+    }
+    let mut cgroups = reader()?;
+    let (weighed, frozen) = (TestCgroup::new(&root, "weight").map_err(text)?, TestCgroup::new(&v2()?, "freeze").map_err(text)?);
+    let settings = |cgroups: &mut Cgroups, path: &str| {
+        read(cgroups).and_then(|listing| Ok(found(&listing, path)?.resources.settings.clone()))
+    };
+    for weight in [100, 50, 200] {
+        let value = if file == "cpu.shares" { weight * 1024 / 100 } else { weight };
+        fs::write(weighed.directory().join(file), value.to_string()).map_err(text)?;
+        let told = settings(&mut cgroups, &weighed.path())?.weight;
+        if told != Some(weight) {
+            return Err(format!("{file} {value}: a weight of {told:?}"));
+        }
+    }
+    let freeze = frozen.directory().join("cgroup.freeze");
+    if !freeze.exists() {
+        return Ok(format!("{file}; this kernel freezes no cgroup of v2"));
+    }
+    for is_frozen in [true, false] {
+        fs::write(&freeze, u8::from(is_frozen).to_string()).map_err(text)?;
+        let told = settings(&mut cgroups, &frozen.path())?.is_frozen;
+        if told != Some(is_frozen) {
+            return Err(format!("{told:?} although frozen is {is_frozen}"));
+        }
+    }
+    Ok(format!("{file}, cgroup.freeze"))
 }
 
 /// The reader that is told by the hook who ran says the same as one that reads everything.

@@ -1,9 +1,10 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`] and [`mod@unit`] parse what it finds; `tree` keeps what
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`], [`control`] and [`mod@unit`] parse what it finds; `tree` keeps what
 //! need not be looked for again, `resources` what need not be read again, [`files`] what is open; `watch` is told what changed. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
 //! controller; `cpuacct` and `memory` join by path.
 
+pub mod control;
 pub mod files;
 pub mod layout;
 pub mod memory;
@@ -166,6 +167,10 @@ fn merged(first: CpuStat, second: CpuStat) -> CpuStat {
         periods: first.periods.or(second.periods),
         throttled_periods: first.throttled_periods.or(second.throttled_periods),
         throttled: first.throttled.or(second.throttled),
+        nice: first.nice.or(second.nice),
+        force_idle: first.force_idle.or(second.force_idle),
+        bursts: first.bursts.or(second.bursts),
+        burst: first.burst.or(second.burst),
         limit: first.limit.or(second.limit),
     }
 }

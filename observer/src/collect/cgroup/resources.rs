@@ -1,10 +1,10 @@
-//! Memory and pressure of each cgroup, read again where something may have moved.
+//! Memory, pressure, I/O and settings of each cgroup, read again where something may have moved.
 //!
-//! There are nine files a cgroup, two of them dear (for `memory.stat` the kernel sums what all CPUs hold), and most cgroups do nothing most of
+//! There are nineteen files a cgroup, three of them dear (for `memory.stat` the kernel sums what all CPUs hold), and most cgroups do nothing most of
 //! the time. So they are read again when the cgroup or one below it has run since, as the usage in `cpu.stat` tells, which has just been read,
 //! knows nothing of full tables and is there without eBPF, too; and when the last reading brought news, since a task that sleeps on a disk or
 //! a memory that shrinks moves numbers without any run. All others keep theirs: they are looked after in turn, and their dear files read only
-//! where the cheap ones brought news.
+//! where the cheap ones brought news. Settings change when somebody writes to a file, of which the kernel tells.
 
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -13,9 +13,10 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::files::{Budget, Files};
-use super::{Unreadable, memory, stat};
+use super::{Unreadable, control, memory, stat};
 use crate::collect::proc::{Malformed, pressure};
 use crate::model::cgroup::Resources;
+use crate::model::cgroup::control::{Io, Limiting};
 use crate::model::cgroup::resources::{Memory, MemoryStat};
 
 /// More than any of the files, but for the `memory.numa_stat` of very many nodes, which has what is wanted in front.
@@ -30,6 +31,8 @@ pub(super) enum Home {
     V2Memory,
     /// At the same path in the v1 hierarchy of the memory controller.
     V1Memory,
+    /// In a directory of the v1 hierarchy of the `cpu` controller.
+    V1Cpu,
 }
 
 /// One kind of file.
@@ -49,6 +52,8 @@ enum Price {
     Dear,
     /// So, and in turn only.
     Dearest,
+    /// In turn, and when somebody has written to one of the cgroup's files.
+    Setting,
 }
 
 /// Sets what a file tells.
@@ -58,15 +63,32 @@ const fn cheap(home: Home, name: &'static str, parse: Parse) -> File {
     File { home, name, parse, price: Price::Cheap }
 }
 
+const fn setting(home: Home, name: &'static str, parse: Parse) -> File {
+    File { home, name, parse, price: Price::Setting }
+}
+
 const fn dear(home: Home, name: &'static str, price: Price, parse: Parse) -> File {
     File { home, name, parse, price }
 }
 
 /// A file's place here is its number among a cgroup's.
-static FILES: [File; 15] = [
+static FILES: [File; 28] = [
     cheap(Home::V2, "cpu.pressure", |text, to| pressure::parse(text).map(|time| to.cpu_pressure = Some(time))),
     cheap(Home::V2, "memory.pressure", |text, to| pressure::parse(text).map(|time| to.memory_pressure = Some(time))),
     cheap(Home::V2, "io.pressure", |text, to| pressure::parse(text).map(|time| to.io_pressure = Some(time))),
+    cheap(Home::V2, "cpu.stat.local", control::local),
+    cheap(Home::V2, "pids.current", control::pids),
+    dear(Home::V2, "io.stat", Price::Dear, control::io),
+    setting(Home::V2, "cpu.weight", control::weight),
+    setting(Home::V2, "cpu.max.burst", control::burst),
+    setting(Home::V2, "cpuset.cpus.effective", control::cpus),
+    setting(Home::V2, "pids.max", control::pids_limit),
+    setting(Home::V2, "pids.events", control::pids_events),
+    setting(Home::V2, "cgroup.events", control::events),
+    setting(Home::V2, "cgroup.type", control::kind),
+    cheap(Home::V1Cpu, "cpu.stat.local", control::local),
+    setting(Home::V1Cpu, "cpu.shares", control::shares),
+    setting(Home::V1Cpu, "cpu.cfs_burst_us", control::burst),
     cheap(Home::V2Memory, "memory.current", |text, to| memory::usage(text, &mut to.memory)),
     cheap(Home::V2Memory, "memory.max", |text, to| memory::limit(text, &mut to.memory)),
     cheap(Home::V2Memory, "memory.high", |text, to| memory::high(text, &mut to.memory)),
@@ -150,6 +172,8 @@ pub(super) struct Visit {
     pub(super) usage: Option<u64>,
     /// Somebody wrote to one of its files.
     pub(super) is_touched: bool,
+    /// Nobody would tell if somebody did.
+    pub(super) is_untold: bool,
     /// It is its turn to be looked after.
     pub(super) is_turn: bool,
     /// What its ancestors let it have.
@@ -182,19 +206,30 @@ impl Known {
         };
         self.usage = visit.usage;
         let reader = Reader { source, budget: &mut means.budget, buffer: &mut means.buffer };
-        self.refresh(why, visit.is_turn || why == Why::Born, visit.inherited, reader);
+        let seldom = visit.is_turn || why == Why::Born;
+        self.refresh(why, seldom, seldom || visit.is_touched || visit.is_untold, visit.inherited, reader);
         self.is_read = true;
     }
 
-    /// Takes on what the ancestors' limits are now, and tells whether that changes its own.
-    pub(super) fn inherit(&mut self, inherited: Thresholds) -> bool {
+    /// Takes on what the ancestors' limits are now.
+    pub(super) fn inherit(&mut self, inherited: Thresholds) {
         let thresholds = self.own.tighter(inherited);
-        let changes = Thresholds::of(&self.resources) != thresholds;
-        if changes {
+        if Thresholds::of(&self.resources) != thresholds {
             let memory = &mut Arc::make_mut(&mut self.resources).memory;
             (memory.limit, memory.high) = (thresholds.limit, thresholds.high);
         }
-        changes
+    }
+
+    /// Says whose limits it has.
+    pub(super) fn limited_by(&mut self, limiting: Limiting) {
+        if self.resources.limiting != limiting {
+            Arc::make_mut(&mut self.resources).limiting = limiting;
+        }
+    }
+
+    /// Its own limits of memory.
+    pub(super) fn own(&self) -> Thresholds {
+        self.own
     }
 
     /// Closes its files.
@@ -222,8 +257,8 @@ struct Reader<'a, S> {
 }
 
 impl Known {
-    /// Reads the files; with `seldom` also those that are read in turn only.
-    fn refresh(&mut self, why: Why, seldom: bool, inherited: Thresholds, mut reader: Reader<'_, impl Source>) {
+    /// Reads the files; with `seldom` also those that are read in turn only, with `set` the settings.
+    fn refresh(&mut self, why: Why, seldom: bool, set: bool, inherited: Thresholds, mut reader: Reader<'_, impl Source>) {
         if seldom {
             self.missing = 0;
         }
@@ -232,7 +267,10 @@ impl Known {
         }
         let had_trouble = self.unreadable.take().is_some();
         let mut resources = Resources::default();
-        self.read(&mut resources, &mut reader, why, |price| price == Price::Cheap);
+        if !set {
+            resources.settings = self.resources.settings.clone();
+        }
+        self.read(&mut resources, &mut reader, why, |price| price == Price::Cheap || (price == Price::Setting && set));
         self.own = Thresholds::of(&resources);
         let thresholds = self.own.tighter(inherited);
         let before = &self.resources.memory;
@@ -243,8 +281,9 @@ impl Known {
             nodes: Arc::clone(&before.nodes),
             ..resources.memory
         };
+        (resources.io, resources.limiting) = (self.resources.io, self.resources.limiting.clone());
         if why != Why::Turn || had_trouble || resources != *self.resources {
-            resources.memory.stat = MemoryStat::default();
+            (resources.memory.stat, resources.io) = (MemoryStat::default(), Io::default());
             if seldom {
                 resources.memory.nodes = Arc::default();
             }
@@ -269,7 +308,7 @@ impl Known {
             if !wanted(file.price) || !source.has(file.home) || self.missing & 1 << number != 0 {
                 continue;
             }
-            let keep = why == Why::Works && file.price != Price::Dearest;
+            let keep = why == Why::Works && matches!(file.price, Price::Cheap | Price::Dear);
             let complaint: &dyn Display = match self.files.read(budget, number, keep, || source.open(file), buffer) {
                 Ok(length) => {
                     match text(&buffer[..length], length == buffer.len()).and_then(|text| (file.parse)(text, resources)) {

@@ -24,6 +24,11 @@ pub fn cpu_stat(text: &[u8]) -> (CpuStat, Option<Malformed>) {
             b"usage_usec" => (&mut stat.usage, 1_000),
             b"user_usec" => (&mut stat.user, 1_000),
             b"system_usec" => (&mut stat.system, 1_000),
+            b"nice_usec" => (&mut stat.nice, 1_000),
+            b"core_sched.force_idle_usec" => (&mut stat.force_idle, 1_000),
+            b"nr_bursts" => (&mut stat.bursts, 1),
+            b"burst_usec" => (&mut stat.burst, 1_000),
+            b"burst_time" => (&mut stat.burst, 1),
             b"nr_periods" => (&mut stat.periods, 1),
             b"nr_throttled" => (&mut stat.throttled_periods, 1),
             b"throttled_usec" => (&mut stat.throttled, 1_000),
@@ -104,14 +109,17 @@ mod tests {
     fn cpu_stats() {
         let check = |text: &str, expected: CpuStat| assert_eq!(cpu_stat(text.as_bytes()), (expected, None));
         let usage = CpuStat { usage: Some(30_000), user: Some(20_000), system: Some(10_000), ..CpuStat::default() };
-        check("usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\ncore_sched.force_idle_usec 0\n", usage);
-        let periods = CpuStat { periods: Some(8), throttled_periods: Some(3), ..usage };
+        check("usage_usec 30\nuser_usec 20\nsystem_usec 10\n", usage);
+        let usage = CpuStat { nice: Some(2_000), force_idle: Some(4_000), ..usage };
+        check("usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 2\ncore_sched.force_idle_usec 4\n", usage);
+        let usage = CpuStat { nice: None, force_idle: None, ..usage };
+        let periods = CpuStat { bursts: Some(1), burst: Some(7_000), periods: Some(8), throttled_periods: Some(3), ..usage };
         check(
-            "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 8\nnr_throttled 3\nthrottled_usec 500\nnr_bursts 0\nburst_usec 0\n",
+            "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 8\nnr_throttled 3\nthrottled_usec 500\nnr_bursts 1\nburst_usec 7\n",
             CpuStat { throttled: Some(500_000), ..periods },
         );
         check(
-            "nr_periods 8\nnr_throttled 3\nthrottled_time 500\nnr_bursts 0\nburst_time 0\n",
+            "nr_periods 8\nnr_throttled 3\nthrottled_time 500\nnr_bursts 1\nburst_time 7000\n",
             CpuStat { throttled: Some(500), usage: None, user: None, system: None, ..periods },
         );
         check("", CpuStat::default());

@@ -37,7 +37,8 @@ fn name(key: Key, path: &str) -> String {
 }
 
 fn line(group: &Found, names: &BTreeMap<Key, String>) -> String {
-    let CpuStat { usage, user, system, periods, throttled_periods, throttled, limit } = group.cpu;
+    let CpuStat { usage, user, system, periods, throttled_periods, throttled, limit, nice, force_idle, bursts, burst } =
+        group.cpu;
     let mut line = format!("{} unit {}\n", names[&group.key], group.unit.as_deref().unwrap_or("–"));
     let parent = group.parent.map_or("–", |parent| &names[&parent]);
     writeln!(line, "    below {parent}").unwrap();
@@ -50,6 +51,11 @@ fn line(group: &Found, names: &BTreeMap<Key, String>) -> String {
         "    usage {usage} user {user} system {system} periods {throttled_periods}/{periods} throttled {throttled} limit {limit}"
     )
     .unwrap();
+    let more = [("nice", nice), ("force idle", force_idle), ("bursts", bursts), ("burst", burst)];
+    let more: String = more.iter().filter_map(|(name, value)| Some(format!(" {name} {}", (*value)?))).collect();
+    if !more.is_empty() {
+        writeln!(line, "    more:{more}").unwrap();
+    }
     line + &resources(&group.resources)
 }
 
@@ -62,6 +68,11 @@ fn resources(resources: &Resources) -> String {
     let m = &resources.memory;
     let stalled = |time: Option<Stalled>| (time.map(|time| time.some), time.and_then(|time| time.full));
     let [cpu, memory, io] = [resources.cpu_pressure, resources.memory_pressure, resources.io_pressure].map(stalled);
+    let s = &resources.settings;
+    let texts = |values: &[(&str, Option<String>)]| -> String {
+        values.iter().filter_map(|(name, value)| Some(format!(" {name} {}", value.as_ref()?))).collect()
+    };
+    let by = &resources.limiting;
     let nodes: String = m.nodes.iter().map(|(node, bytes)| format!(" {node} {bytes}")).collect();
     let lines = [
         ("memory", all(&[("usage", m.usage), ("limit", m.limit), ("high", m.high)])),
@@ -89,6 +100,31 @@ fn resources(resources: &Resources) -> String {
             ]),
         ),
         ("nodes", nodes),
+        (
+            "limited by",
+            texts(&[("cpu", by.cpu.as_deref().map(str::to_owned)), ("memory", by.memory.as_deref().map(str::to_owned))]),
+        ),
+        (
+            "settings",
+            all(&[("weight", s.weight), ("burst", s.burst), ("pids", s.pids_limit), ("refused", s.pids_refused)])
+                + &texts(&[
+                    ("cpus", s.cpus.as_ref().map(|cpus| format!("{cpus:?}"))),
+                    ("frozen", s.is_frozen.map(|frozen| frozen.to_string())),
+                    ("kind", s.kind.map(|kind| kind.name().to_owned())),
+                ]),
+        ),
+        ("tasks", all(&[("throttled", resources.throttled_tasks), ("pids", resources.pids)])),
+        (
+            "io",
+            all(&[
+                ("read", resources.io.bytes.read),
+                ("in", resources.io.operations.read),
+                ("write", resources.io.bytes.write),
+                ("in", resources.io.operations.write),
+                ("discard", resources.io.bytes.discard),
+                ("in", resources.io.operations.discard),
+            ]),
+        ),
         (
             "stalled",
             all(&[("cpu", cpu.0), ("full", cpu.1), ("memory", memory.0), ("full", memory.1), ("io", io.0), ("full", io.1)]),
@@ -186,6 +222,38 @@ fn what_cannot_be_read_is_counted_and_the_first_is_named() {
     assert_eq!(listing.groups[0].cpu, CpuStat { usage: Some(1_000), periods: Some(0), ..CpuStat::default() });
     let expected = format!(r#"{}/cpu.max: expected a quota and a period, found "" (and 2 more)"#, root.path().display());
     assert_eq!(listing.unreadable.unwrap().to_string(), expected);
+}
+
+/// What a file holds, which field of the CPU's it costs, and what health says of it.
+#[test]
+fn what_is_wrong_in_a_file_costs_its_own_field() {
+    let whole = CpuStat { usage: Some(9_000), user: Some(5_000), periods: Some(3), ..CpuStat::default() };
+    let without = |usage, user, periods| CpuStat { usage, user, periods, ..CpuStat::default() };
+    let cases: [(&[u8], CpuStat, Option<&str>); 8] = [
+        (b"usage_usec 9\nuser_usec 5\nnr_periods 3\n", whole, None),
+        (b"usage_usec 9\nuser_usec 5\nnr_periods 3\nnew_field 7\nnewer\n", whole, None),
+        (b"usage_usec 9\nuser_usec 5\nnr_peri", without(Some(9_000), Some(5_000), None), None),
+        (b"usage_usec 9\nuser_usec \nnr_periods 3\n", without(Some(9_000), None, Some(3)), Some(r#""user_usec""#)),
+        (b"usage_usec -9\nuser_usec 5\nnr_periods 3\n", without(None, Some(5_000), Some(3)), Some(r#""usage_usec -9""#)),
+        (
+            b"usage_usec 9\nuser_usec 5\nnr_periods 99999999999999999999999\n",
+            without(Some(9_000), Some(5_000), None),
+            Some(r#""nr_periods 99999999999999999999999""#),
+        ),
+        (b"\xff\xfe\x00 1\nusage_usec 9\nuser_usec 5\nnr_periods 3\n", whole, None),
+        (b"", CpuStat::default(), None),
+    ];
+    let root = tree(&[b"a"]);
+    let mut cgroups = Cgroups::open(root.path()).unwrap();
+    for (content, cpu, problem) in cases {
+        fs::write(root.path().join("a/cpu.stat"), content).unwrap();
+        let listing = cgroups.read().unwrap();
+        let row = listing.groups.iter().find(|group| &*group.path == "/a").unwrap();
+        assert_eq!(row.cpu, cpu, "{content:?}");
+        let said = listing.unreadable.map(|unreadable| unreadable.to_string());
+        assert_eq!(said.is_some(), problem.is_some(), "{content:?}: {said:?}");
+        assert!(said.unwrap_or_default().contains(problem.unwrap_or_default()), "{content:?}");
+    }
 }
 
 #[test]
@@ -430,6 +498,8 @@ fn a_limit_is_that_of_the_tightest_ancestor_now() {
     let mut limits = || {
         let listing = cgroups.read().unwrap();
         let found = listing.groups.iter().find(|group| &*group.path == "/a/b").unwrap().resources.memory.clone();
+        let by = listing.groups.iter().find(|group| &*group.path == "/a/b").unwrap().resources.limiting.clone();
+        assert_eq!(by.memory.as_deref(), Some(if found.limit == Some(900) { "/a/b" } else { "/a" }), "who is named");
         (found.limit, found.high)
     };
     assert_eq!(limits(), (Some(500), Some(400)));
@@ -441,15 +511,36 @@ fn a_limit_is_that_of_the_tightest_ancestor_now() {
     assert_eq!(limits(), (Some(5), Some(400)));
 }
 
+#[test]
+fn the_quota_that_stops_a_cgroup_is_named() {
+    let (mut kept, mut ran) = (Kept::new(&["a/b/c"]), 0);
+    let mut check = |quotas: [&str; 3], limit: Option<f64>, by: Option<&str>| {
+        ran += 1;
+        for (path, quota) in ["a", "a/b", "a/b/c"].into_iter().zip(quotas) {
+            fs::write(kept.root.path().join(path).join("cpu.max"), quota).unwrap();
+            fs::write(kept.root.path().join(path).join("cpu.stat"), format!("usage_usec {ran}\nnr_periods 0\n")).unwrap();
+        }
+        let listing = kept.cgroups.read().unwrap();
+        let row = listing.groups.iter().find(|group| &*group.path == "/a/b/c").unwrap();
+        assert_eq!((row.cpu.limit, row.resources.limiting.cpu.as_deref()), (limit, by), "{quotas:?}");
+    };
+    check(["max 100000", "max 100000", "max 100000"], None, None);
+    check(["max 100000", "max 100000", "150000 100000"], Some(1.5), Some("/a/b/c"));
+    check(["50000 100000", "max 100000", "150000 100000"], Some(0.5), Some("/a"));
+    check(["50000 100000", "20000 100000", "150000 100000"], Some(0.2), Some("/a/b"));
+    check(["50000 100000", "max 100000", "50000 100000"], Some(0.5), Some("/a"));
+    check(["max 100000", "max 100000", "max 100000"], None, None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn any_content_of_any_file_is_survived(contents: [Vec<u8>; 9]) {
+    fn any_content_of_any_file_is_survived(contents: [Vec<u8>; 12]) {
         let root = tree(&[b"a"]);
         let names = [
             "cpu.stat", "cpu.max", "a/cpu.stat", "a/cpu.max", "a/memory.current", "a/memory.max", "a/memory.stat",
-            "a/memory.numa_stat", "a/io.pressure",
+            "a/memory.numa_stat", "a/io.pressure", "a/io.stat", "a/cpuset.cpus.effective", "a/cgroup.events",
         ];
         for (name, content) in names.iter().zip(&contents) {
             fs::write(root.path().join(name), content).unwrap();

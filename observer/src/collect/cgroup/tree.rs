@@ -1,6 +1,5 @@
 //! The cgroups of one hierarchy as they are kept from one reading to the next.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use observer_common::sched::Key;
@@ -9,7 +8,9 @@ use super::files::Files;
 use super::resources::{Known, Means, Thresholds};
 use super::watch::Watches;
 use super::{Ran, Unreadable, stat, unit};
+use crate::collect::tasks::ids::Map;
 use crate::model::cgroup::CpuStat;
+use crate::model::cgroup::control::Limiting;
 use crate::model::text;
 
 /// Of so many cgroups one is looked after in each reading although nothing says that it moved.
@@ -29,6 +30,15 @@ pub(super) struct Place {
     pub(super) id: Id,
 }
 
+/// What a cgroup and its ancestors may have: CPUs, and bytes.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub(super) struct Limits {
+    pub(super) cpu: Option<f64>,
+    pub(super) memory: Thresholds,
+    /// Whose these are.
+    pub(super) by: Limiting,
+}
+
 /// The cgroups of one hierarchy.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -39,7 +49,7 @@ pub(super) struct Tree {
     /// Numbers that are free have no key.
     nodes: Vec<Node>,
     free: Vec<Id>,
-    by_key: HashMap<Key, Id>,
+    by_key: Map<Key, Id>,
     /// Ascending by key, while `is_sorted`.
     order: Vec<Id>,
     is_sorted: bool,
@@ -109,7 +119,7 @@ impl Tree {
             kind,
             nodes: Vec::new(),
             free: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: Map::default(),
             order: Vec::new(),
             is_sorted: false,
             restless: Vec::new(),
@@ -308,20 +318,22 @@ impl Tree {
     }
 
     /// The limits that those in a cgroup have from it and its ancestors.
-    pub(super) fn limits(&self, id: Option<Id>) -> (Option<f64>, Thresholds) {
-        id.map(|id| &self.nodes[id])
-            .map_or_else(Default::default, |node| (node.cpu.limit, Thresholds::of(node.known.resources())))
+    pub(super) fn limits(&self, id: Option<Id>) -> Limits {
+        let of = |node: &Node| {
+            let resources = node.known.resources();
+            Limits { cpu: node.cpu.limit, memory: Thresholds::of(resources), by: resources.limiting.clone() }
+        };
+        id.map(|id| of(&self.nodes[id])).unwrap_or_default()
     }
 
     /// Hands a cgroup's limits on to those below it.
     pub(super) fn hand_down(&mut self, id: Id) {
-        let (limit, thresholds) = self.limits(Some(id));
+        let limits = self.limits(Some(id));
         let children = std::mem::take(&mut self.nodes[id].children);
         for child in &children {
-            let node = &mut self.nodes[*child];
-            let tightest = stat::tighter(limit, node.own_limit);
-            let changes = std::mem::replace(&mut node.cpu.limit, tightest) != tightest;
-            if node.known.inherit(thresholds) || changes {
+            let before = self.limits(Some(*child));
+            self.nodes[*child].inherit(&limits);
+            if self.limits(Some(*child)) != before {
                 self.hand_down(*child);
             }
         }
@@ -360,6 +372,17 @@ impl Node {
             learn: 0,
             in_turn: 0,
         }
+    }
+
+    /// Takes on its ancestors' limits beside its own. Of two that are equal the upper one is named: it stops whoever the lower one would.
+    pub(super) fn inherit(&mut self, above: &Limits) {
+        let mine = |is_tighter: bool| is_tighter.then(|| Arc::clone(&self.shown));
+        let cpu = mine(self.own_limit.is_some_and(|own| above.cpu.is_none_or(|above| own < above)));
+        let memory = mine(self.known.own().limit.is_some_and(|own| above.memory.limit.is_none_or(|above| own < above)));
+        let by = Limiting { cpu: cpu.or_else(|| above.by.cpu.clone()), memory: memory.or_else(|| above.by.memory.clone()) };
+        self.cpu.limit = stat::tighter(above.cpu, self.own_limit);
+        self.known.inherit(above.memory);
+        self.known.limited_by(by);
     }
 
     /// The last part of its path.

@@ -419,7 +419,7 @@ impl Walk<'_> {
     /// Reads one cgroup's files and tells whether its CPU brings news, or nobody knows; `None` when it has ended.
     fn read(&mut self, id: Id) -> Option<bool> {
         let above = self.tree.node(id).parent;
-        let (limit, inherited) = self.tree.limits(above);
+        let above = self.tree.limits(above);
         let before = self.tree.limits(Some(id));
         let node = self.tree.node(id);
         let is_turn = node.in_turn == self.number;
@@ -429,7 +429,7 @@ impl Walk<'_> {
         let (was, was_read, was_unread) = (node.cpu, node.is_read, node.unread.is_some());
         let Walk { mount, means, name, may_learn, .. } = self;
         let mut files = CpuFiles { mount, node, means, name };
-        let mut cpu = files.stat()?;
+        let cpu = files.stat()?;
         let moved = CpuStat { limit: was.limit, ..cpu } != was;
         let node = &mut *files.node;
         (node.moved, node.is_read) = (moved, true);
@@ -448,13 +448,15 @@ impl Walk<'_> {
             // Of the root of a second hierarchy, the first one's stand for both.
             if node.key != Key::ROOT || !mount.is_second {
                 let mut source = Opening { mount, path: &node.path, name };
-                node.known.update(Visit { usage: cpu.usage, is_touched, is_turn, inherited }, means, &mut source);
+                let is_untold = node.watch.is_none();
+                let visit = Visit { usage: cpu.usage, is_touched, is_untold, is_turn, inherited: above.memory };
+                node.known.update(visit, means, &mut source);
             }
             node.is_known = true;
         }
         let node = self.tree.node(id);
-        cpu.limit = stat::tighter(limit, node.own_limit);
         node.cpu = cpu;
+        node.inherit(&above);
         if moved || node.unread.is_some() || node.known.moved() {
             self.tree.read_again(id);
         }
@@ -581,6 +583,7 @@ impl Source for Opening<'_> {
             Home::V2 => self.mount.hierarchy == Hierarchy::V2,
             Home::V2Memory => self.mount.hierarchy == Hierarchy::V2 && self.mount.memory.is_none(),
             Home::V1Memory => self.mount.memory.is_some(),
+            Home::V1Cpu => self.mount.hierarchy == Hierarchy::Cpu,
         }
     }
 

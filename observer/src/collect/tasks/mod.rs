@@ -1,7 +1,7 @@
 //! Threads and processes as a source: the task iterator where it can be used, else `/proc`; then what names them, and the accounts.
 
 pub mod accounts;
-mod ids;
+pub(super) mod ids;
 pub mod seen;
 
 use std::sync::Arc;

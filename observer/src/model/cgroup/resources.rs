@@ -1,8 +1,10 @@
-//! What a cgroup's files say of its memory, and how long its tasks were stalled for a resource.
+//! What a cgroup's files say of its memory, and how long its tasks were stalled for a resource; what they say beside that is in
+//! [`control`](super::control).
 
 use std::sync::{Arc, LazyLock};
 
 use super::Cgroup;
+use super::control::{Io, Limiting, Settings};
 use crate::model::host::Stalled;
 use crate::model::metric::{Attributes, Cross, Metric, Part, Read, Unit};
 
@@ -17,6 +19,16 @@ pub struct Resources {
     pub memory_pressure: Option<Stalled>,
     /// For I/O (`io.pressure`).
     pub io_pressure: Option<Stalled>,
+    /// How long the cgroup's own tasks were throttled, by whatever quota (`cpu.stat.local`).
+    pub throttled_tasks: Option<u64>,
+    /// Tasks in it (`pids.current`).
+    pub pids: Option<u64>,
+    /// Its traffic with block devices.
+    pub io: Io,
+    /// How it is set.
+    pub settings: Settings,
+    /// Whose limits it has.
+    pub limiting: Limiting,
 }
 
 /// v2 `memory.*`; v1 files of the same meaning. Counters count since the cgroup was made.

@@ -56,6 +56,7 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
             periods: Some(10 + 10 * step),
             throttled_periods: Some(step),
             limit: Some(1.5),
+            ..CpuStat::default()
         },
         resources: Arc::default(),
         sched: Some(Arc::new(sched(step))),
