@@ -4,6 +4,7 @@
 
 pub mod blame;
 pub mod latency;
+pub mod locality;
 pub mod memory;
 pub mod pod;
 pub mod sched;

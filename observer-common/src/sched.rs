@@ -4,11 +4,12 @@
 //! space writes) and that the daemon maps. ARCHITECTURE.md, "Two generations", says why nothing is lost or counted twice.
 
 use crate::blame::{CELLS, Cell, LEVELS, SEGMENTS, Segment, THROTTLES, Throttle, WINDOWS, Window};
+use crate::locality::{AWAY, LENGTHS, MOVES};
 use crate::memory::{CpuMemory, Use};
 use crate::{latency, pod};
 
 /// Cgroups a CPU can tell apart within one generation, that is, between two readings.
-pub const SLOTS: usize = 384;
+pub const SLOTS: usize = 320;
 /// Places that are looked at for a key before it goes to [`Key::OTHER`].
 pub const PROBES: usize = 64;
 /// The slot of [`Key::OTHER`]: one beyond the hashed ones.
@@ -115,19 +116,34 @@ pub mod kind {
 pod! {
     /// What one key did on one CPU in one generation. Times in nanoseconds on the run queue's clock.
     pub struct Slot {
+        // What nearly every switch writes is on one line of the cache.
         /// The generation that owns this slot; any other makes it free.
         pub generation: u64,
         /// Whose counts these are ([`Key`]).
         pub key: u64,
+        /// Time on the CPU, of runs that ended.
+        pub run: u64,
+        /// Time runnable and not running (the kernel's `run_delay`), of waits that ended.
+        pub wait: u64,
+        /// The longest wait that ended.
+        pub longest: u64,
+        /// Dispatches.
+        pub runs: u32,
+        /// Runs that ended although the task could have gone on.
+        pub preempted: u32,
+        /// Runs that the task ended itself: of them the following, and all others to sleep.
+        pub voluntary: u32,
+        /// For I/O that it waits for (`in_iowait`).
+        pub io: u32,
+        /// To sleep without being interrupted.
+        pub uninterruptible: u32,
+        /// Because it was stopped or is traced.
+        pub stopped: u32,
         /// The parent cgroup's key, 0 when it could not be told: what a cgroup had when it vanished before anyone saw its name goes there.
         /// Of a process, its cgroup.
         pub parent: u64,
         /// Of a process, its name: the first thread's `comm`.
         pub comm: [u64; 2],
-        /// Time on the CPU, of runs that ended.
-        pub run: u64,
-        /// Time runnable and not running (the kernel's `run_delay`), of waits that ended.
-        pub wait: u64,
         /// Of the wait: under a CPU quota, its own or an ancestor's.
         pub throttled: u64,
         /// Waited before its tasks were moved from one queue to another while they waited: in their `run_delay`, but in no wait that ended.
@@ -136,9 +152,7 @@ pod! {
         pub other: u64,
         /// `run_delay` of threads that ended: all that each of them ever waited, by the kernel's own count.
         pub exited: u64,
-        /// The longest wait that ended.
-        pub longest: u64,
-        /// Thread id of who had it.
+        /// Thread id of who had the longest wait.
         pub longest_tid: u64,
         /// Its `comm`.
         pub longest_comm: [u64; 2],
@@ -150,16 +164,21 @@ pod! {
         pub interrupt: u64,
         /// What the page allocator gave during its runs, and how long it stalled its tasks.
         pub used: Use,
-        /// Dispatches.
-        pub runs: u32,
-        /// Runs that ended although the task could have gone on.
-        pub preempted: u32,
-        /// Runs that the task ended itself.
-        pub voluntary: u32,
+        /// Of the run time: of dispatches that were [`AWAY`].
+        pub away_run: [u64; AWAY],
+        /// Those dispatches.
+        pub away: [u32; AWAY],
+        /// Migrations of its tasks that this CPU carried out, whatever the CPUs between which, at
+        /// [`move_place`](crate::locality::move_place).
+        pub moves: [u32; MOVES],
         /// Waits by [`latency::bucket`].
         pub latency: [u32; latency::BUCKETS],
+        /// Up to a whole number of lines.
+        pub spare: [u32; 2],
     }
 }
+
+const _: () = assert!(core::mem::offset_of!(Slot, parent) == 64 && size_of::<Slot>() == 1024);
 
 /// Tasks of which the kernel side remembers what they have waited so far, for each CPU that has a table. A power of two.
 pub const DELAYS_PER_CPU: u32 = 8192;
@@ -167,24 +186,35 @@ pub const DELAYS_PER_CPU: u32 = 8192;
 pub const DELAY_WAYS: usize = 2;
 
 /// A task's place in that memory: its thread id, and the lower bits of the `run_delay` that it had after its last dispatch, in one word,
-/// so that two CPUs never leave half of each.
+/// so that two CPUs never leave half of each. A bit says that it was moved since ([`delay_moved`]).
 pub const fn delay_word(tid: u64, delay: u64) -> u64 {
-    tid << DELAY_BITS | delay & DELAY_MASK
+    tid << TID_SHIFT | delay & DELAY_MASK
 }
 
 /// Whether a word is this task's.
 pub const fn delay_is_of(word: u64, tid: u64) -> bool {
-    word >> DELAY_BITS == tid
+    word >> TID_SHIFT == tid
 }
 
-/// What of `delay` came since a task's word was stored: less than 73 minutes.
+/// What of `delay` came since a task's word was stored: less than 36 minutes.
 pub const fn delay_since(word: u64, delay: u64) -> u64 {
     delay.wrapping_sub(word) & DELAY_MASK
 }
 
+/// Whether the task was moved to another CPU since.
+pub const fn delay_is_moved(word: u64) -> bool {
+    word & MOVED != 0
+}
+
+/// The word of a task that was.
+pub const fn delay_moved(word: u64) -> u64 {
+    word | MOVED
+}
+
 /// Thread ids have 22 bits (`PID_MAX_LIMIT`).
-const DELAY_BITS: u32 = 42;
-const DELAY_MASK: u64 = (1 << DELAY_BITS) - 1;
+const TID_SHIFT: u32 = 42;
+const MOVED: u64 = 1 << (TID_SHIFT - 1);
+const DELAY_MASK: u64 = MOVED - 1;
 
 /// Processes that have slots of their own on a CPU in one generation; those that come later count for their cgroup, so that cgroups
 /// always find room.
@@ -244,8 +274,14 @@ pod! {
         pub steal: u64,
         /// Its interrupt clock then.
         pub interrupt: u64,
+        /// What the memory family counted so far at [`COMMON`](crate::memory::COMMON), on the line of what it writes each time.
+        pub common: u64,
         /// What the memory family counted since the last switch: it is booked to who holds the CPU when that one leaves.
         pub used: Use,
+        /// Of the dispatch that goes on: how long the queue was when it began, and in the upper half how it was [`AWAY`], plus one.
+        pub dispatch: u64,
+        /// Time by the length of the queue, at [`length_place`](crate::locality::length_place): tasks that run or could.
+        pub lengths: [u64; LENGTHS],
         /// Look-ups that found no slot and were booked to [`Key::OTHER`].
         pub overflows: u64,
         /// Switches that the kernel did not report: the task that leaves is not the one that was last seen to come. The run of the dispatch in
@@ -274,6 +310,8 @@ pod! {
         pub turned_current: u64,
         /// since when: the run queue's clock.
         pub turned_since: u64,
+        /// Up to a whole number of lines of the cache.
+        pub spare_header: [u64; 3],
         /// Cgroups in focus, written by user space only: keys, or 0.
         pub focus: [u64; FOCUS_PLACES],
         /// The last runs.
@@ -288,10 +326,26 @@ pod! {
         pub throttles: [Throttle; THROTTLES],
         /// What the memory family counted so far.
         pub memory: CpuMemory,
+        /// As above: other CPUs write what follows.
+        pub spare_memory: [u64; 7],
+        /// Written by user space only: this CPU's [`place`](crate::locality::place).
+        pub place: u64,
+        /// Migrations to this CPU, at [`move_place`](crate::locality::move_place), which only grow.
+        pub moved_in: [u64; MOVES],
+        /// Migrations from it.
+        pub moved_out: [u64; MOVES],
+        /// As above.
+        pub spare_moved: u64,
         /// The two generations' tables.
         pub tables: [Table; 2],
     }
 }
+
+// Lines of the cache begin at the same words for each CPU, and no two CPUs share one.
+const _: () = assert!(size_of::<CpuState>().is_multiple_of(64) && core::mem::offset_of!(CpuState, segments).is_multiple_of(64));
+const _: () =
+    assert!(core::mem::offset_of!(CpuState, tables).is_multiple_of(64) && core::mem::offset_of!(Table, cells).is_multiple_of(64));
+const _: () = assert!(core::mem::offset_of!(CpuState, common) / 64 == core::mem::offset_of!(CpuState, used.pages) / 64);
 
 pod! {
     /// Where the running kernel keeps what the hook reads: byte offsets from its BTF, and facts that choose between variants of the
@@ -321,6 +375,18 @@ pod! {
         pub task_run_delay: u64,
         /// `task_struct.cgroups`.
         pub task_cgroups: u64,
+        /// `task_struct.thread_info.cpu` (`cpu` on some architectures before 5.16); 0 without.
+        pub task_cpu: u64,
+        /// `task_struct.on_rq`; 0 without.
+        pub task_on_rq: u64,
+        /// `task_struct.cpus_mask.bits`.
+        pub task_cpus_mask: u64,
+        /// Words that it has; 0 where it is not known.
+        pub task_cpus_words: u64,
+        /// The byte of `task_struct.in_iowait`; 0 without.
+        pub task_in_iowait: u64,
+        /// Its bit there.
+        pub task_in_iowait_mask: u64,
         /// `cfs_rq.rq`.
         pub cfs_rq_rq: u64,
         /// `cfs_rq.throttled_clock_self_time` (6.6 and later), `throttled_clock_task_time` (before 5.19) or `throttled_clock_pelt_time`:
@@ -330,6 +396,12 @@ pod! {
         pub rq_clock: u64,
         /// `rq.cpu`.
         pub rq_cpu: u64,
+        /// `rq.nr_running`.
+        pub rq_nr_running: u64,
+        /// `rq.cfs.h_nr_queued` (6.14 and later), `rq.cfs.h_nr_delayed` (6.12); 0 without: tasks that sleep in the queue since 6.12.
+        pub rq_cfs_queued: u64,
+        /// `rq.cfs.h_nr_runnable`, where there is the former; 0 without.
+        pub rq_cfs_runnable: u64,
         /// `rq.prev_steal_time_rq`, exact (CONFIG_PARAVIRT_TIME_ACCOUNTING); else `rq.prev_steal_time`, which moves on ticks; 0 without.
         pub rq_steal: u64,
         /// `rq.prev_irq_time` (CONFIG_IRQ_TIME_ACCOUNTING); 0 without.
@@ -348,6 +420,8 @@ pod! {
         pub kn_id: u64,
         /// Places in the memory of tasks, each for [`DELAY_WAYS`], less one: a power of two less one.
         pub delays_mask: u64,
+        /// Places among the tasks that were moved, less one: a power of two less one.
+        pub moved_mask: u64,
         /// 1 when `sched_switch` hands over the leaving task's state as its fourth argument (5.18 and later).
         pub switch_has_state: u64,
     }
@@ -364,8 +438,10 @@ mod tests {
 
     #[test]
     fn delays_of_tasks() {
-        let word = delay_word(4_194_303, (7 << DELAY_BITS) + 100);
-        assert_eq!(delay_since(word, (7 << DELAY_BITS) + 130), 30);
+        let word = delay_word(4_194_303, 7 * (DELAY_MASK + 1) + 100);
+        assert_eq!(delay_since(word, 7 * (DELAY_MASK + 1) + 130), 30);
+        assert!(!delay_is_moved(word) && delay_is_moved(delay_moved(word)));
+        assert_eq!((delay_since(delay_moved(word), 130), delay_is_of(delay_moved(word), 4_194_303)), (30, true));
         assert_eq!(delay_since(delay_word(5, DELAY_MASK), DELAY_MASK + 3), 3, "across the end of its bits");
         assert!(delay_is_of(word, 4_194_303) && !delay_is_of(word, 4_194_302));
     }

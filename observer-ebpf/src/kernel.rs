@@ -80,6 +80,12 @@ pub(crate) fn delays_mask() -> u64 {
     value!(delays_mask)
 }
 
+/// Places among the tasks that were moved, less one.
+#[inline(always)]
+pub(crate) fn moved_mask() -> u64 {
+    value!(moved_mask)
+}
+
 /// Loads a `T` of a kernel structure.
 #[inline(always)]
 fn load<T: Copy>(place: *const c_void) -> T {
@@ -133,6 +139,40 @@ impl Task {
     #[inline(always)]
     pub(crate) fn state(self) -> u32 {
         load(at!(self.0, task_state))
+    }
+
+    /// Whether it waits for I/O.
+    #[inline(always)]
+    pub(crate) fn in_iowait(self) -> bool {
+        value!(task_in_iowait_mask) != 0 && u64::from(load::<u8>(at!(self.0, task_in_iowait))) & value!(task_in_iowait_mask) != 0
+    }
+
+    /// The CPU on whose queue it is, or was last.
+    #[inline(always)]
+    pub(crate) fn cpu(self) -> u32 {
+        load(at!(self.0, task_cpu))
+    }
+
+    /// Whether its affinity lets it run on a CPU; of CPUs beyond the 512th, and where the kernel does not tell, it is taken to.
+    #[inline(always)]
+    pub(crate) fn may_run_on(self, cpu: u32) -> bool {
+        let mut bits = u64::MAX;
+        // Word by word: through a typed pointer a program loads only from places that are constant.
+        macro_rules! word {
+            ($($word:literal)+) => { $(
+                if value!(task_cpus_words) > $word && cpu >> 6 == $word {
+                    bits = load(after(at!(self.0, task_cpus_mask), $word * 8));
+                }
+            )+ };
+        }
+        word!(0 1 2 3 4 5 6 7);
+        bits >> (cpu & 63) & 1 != 0
+    }
+
+    /// 0 when it is on no queue.
+    #[inline(always)]
+    pub(crate) fn on_rq(self) -> u32 {
+        load(at!(self.0, task_on_rq))
     }
 
     /// The queue of its cgroup on its CPU.
@@ -467,6 +507,20 @@ impl RunQueue {
     #[inline(always)]
     pub(crate) fn cpu(self) -> u32 {
         load(at!(self.0, rq_cpu))
+    }
+
+    /// Tasks that run on it or could. Since 6.12 some of those in the queue sleep; a kernel tells how many do, or how many do not.
+    #[inline(always)]
+    pub(crate) fn length(self) -> u32 {
+        let running: u32 = load(at!(self.0, rq_nr_running));
+        if value!(rq_cfs_queued) == 0 {
+            return running;
+        }
+        let queued: u32 = load(at!(self.0, rq_cfs_queued));
+        if value!(rq_cfs_runnable) == 0 {
+            return running.wrapping_sub(queued);
+        }
+        running.wrapping_sub(queued).wrapping_add(load(at!(self.0, rq_cfs_runnable)))
     }
 }
 

@@ -11,12 +11,13 @@ use observer_common::blame::{
     CELL_PROBES, CELLS, Cell, LEVELS, SEGMENTS, SHARES, Segment, Share, THROTTLES, THROTTLINGS, Throttle, Throttling, WINDOWS,
     Window,
 };
+use observer_common::locality::{AWAY, LENGTHS, MOVES, distance, length_place, moved_is_of, moved_word};
 use observer_common::memory::{
     self, GOING, Going, LONG_BYTES, LongStall, STALLED as MAX_STALLED, Stall, StallCounts, StallKey, Use,
 };
 use observer_common::sched::{
-    CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_of, delay_since, delay_word, focus_bit,
-    focus_place,
+    CpuState, DELAY_WAYS, FOCUS_PLACES, Key, OTHER_SLOT, PROBES, SLOTS, Slot, delay_is_moved, delay_is_of, delay_moved,
+    delay_since, delay_word, focus_bit, focus_place,
 };
 use observer_common::tcp::{Cause, FLOWS as MAX_FLOWS, Flow, FlowKey, Overflow};
 
@@ -30,6 +31,11 @@ static CPUS: Array<CpuState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// What tasks had waited when they were last dispatched ([`delay_word`]); user space sets how many.
 #[map]
 static DELAYS: Array<[u64; DELAY_WAYS]> = Array::with_max_entries(1, 0);
+
+/// Tasks that were moved to another CPU and did not run since ([`moved_word`]); user space sets how many. Of two whose thread ids lead to one
+/// place the later one is remembered.
+#[map]
+static MOVED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Stalls that go on, by thread id.
 #[map]
@@ -89,11 +95,14 @@ view! {
         current / set_current,
         current_slot / set_current_slot,
         current_pid / set_current_pid,
+        dispatch / set_dispatch,
+        place / set_place,
         overflows / set_overflows,
         untraced / set_untraced,
         lost / set_lost,
         steal / set_steal,
         interrupt / set_interrupt,
+        common / set_common,
         css_set / set_css_set,
         cgroup / set_cgroup,
         segment / set_segment,
@@ -209,6 +218,39 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn victim(self) -> SlotRef {
         self.slot(self.turned(), self.current_slot())
+    }
+
+    /// How far another CPU is.
+    #[inline(always)]
+    pub(crate) fn distance(self, other: Cpu) -> usize {
+        distance(self.place(), other.place())
+    }
+
+    /// Books time during which so many tasks ran or could.
+    #[inline(always)]
+    pub(crate) fn queued(self, length: u64, time: u64) {
+        let place = opaque(length_place(length));
+        if place >= LENGTHS {
+            return;
+        }
+        // SAFETY: the index is within bounds; the pointer came from the map; user space reads the word, hence volatile.
+        unsafe {
+            let word = (&raw mut (*self.0).lengths).cast::<u64>().add(place);
+            word.write_volatile(word.read_volatile() + time);
+        }
+    }
+
+    /// Counts a migration from this CPU to another. Other CPUs may count at once.
+    #[inline(always)]
+    pub(crate) fn moved(self, to: Cpu, place: usize) {
+        let place = opaque(place);
+        if place < MOVES {
+            // SAFETY: the index is within bounds; the pointers came from the map.
+            unsafe {
+                add(&raw mut (*self.0).moved_out[place], 1);
+                add(&raw mut (*to.0).moved_in[place], 1);
+            }
+        }
     }
 
     /// What the memory family counted since the last switch.
@@ -368,23 +410,54 @@ impl DelayRef {
         unsafe { (&raw mut (*self.0)[way]).write_volatile(word) }
     }
 
-    /// What of a `run_delay` came since this task was last dispatched, `None` when it is not remembered. From now on it is remembered
-    /// with `next`, in the place of another if there is no room.
+    /// Whether this task is remembered as it is: it has not waited since it was last dispatched, nor was it moved. From now on it is remembered
+    /// with `next`.
     #[inline(always)]
-    pub(crate) fn since(self, tid: u64, delay: u64, next: u64) -> Option<u64> {
+    pub(crate) fn is_as_expected(self, tid: u64, delay: u64, next: u64) -> bool {
+        let (expected, next) = (delay_word(tid, delay), delay_word(tid, next));
+        if self.word(0) == expected {
+            self.store(0, next);
+            return true;
+        }
+        if self.word(1) == expected {
+            self.store(1, next);
+            return true;
+        }
+        false
+    }
+
+    /// What of a `run_delay` came since this task was last dispatched, and whether it was moved; `None` when it is not remembered. From
+    /// now on it is remembered with `next`, in the place of another if there is no room.
+    #[inline(always)]
+    pub(crate) fn since(self, tid: u64, delay: u64, next: u64) -> Option<(u64, bool)> {
         let next = delay_word(tid, next);
         let first = self.word(0);
         if delay_is_of(first, tid) {
             self.store(0, next);
-            return Some(delay_since(first, delay));
+            return Some((delay_since(first, delay), delay_is_moved(first)));
         }
         let second = self.word(1);
         if delay_is_of(second, tid) {
             self.store(1, next);
-            return Some(delay_since(second, delay));
+            return Some((delay_since(second, delay), delay_is_moved(second)));
         }
         self.store(if second == 0 && first != 0 { 1 } else { 0 }, next);
         None
+    }
+
+    /// Remembers that this task was moved. Tells whether that was known already.
+    #[inline(always)]
+    pub(crate) fn moves(self, tid: u64) -> bool {
+        let (first, second) = (self.word(0), self.word(1));
+        if delay_is_of(first, tid) {
+            self.store(0, delay_moved(first));
+            delay_is_moved(first)
+        } else if delay_is_of(second, tid) {
+            self.store(1, delay_moved(second));
+            delay_is_moved(second)
+        } else {
+            false
+        }
     }
 
     /// Forgets a task that ends.
@@ -397,6 +470,42 @@ impl DelayRef {
             self.store(1, 0);
         }
     }
+}
+
+/// Remembers from where a task was moved, if it is not known of it already.
+#[inline(always)]
+pub(crate) fn remember_origin(tid: u64, mask: u64, is_known: bool, from: u32) {
+    let Some(place) = MOVED.get_ptr_mut((tid & mask) as u32) else { return };
+    // SAFETY: the pointer came from the map; other CPUs write the word, hence volatile.
+    unsafe {
+        if !is_known && !moved_is_of(place.read_volatile(), tid) {
+            place.write_volatile(moved_word(tid, from));
+        }
+    }
+}
+
+/// Where a task ran last that was moved since, if that is remembered; from now on it is not.
+#[inline(always)]
+pub(crate) fn forget_origin(tid: u64, mask: u64) -> Option<u32> {
+    let place = MOVED.get_ptr_mut((tid & mask) as u32)?;
+    // SAFETY: as above.
+    unsafe {
+        let word = place.read_volatile();
+        if !moved_is_of(word, tid) {
+            return None;
+        }
+        place.write_volatile(0);
+        Some(word as u32)
+    }
+}
+
+/// An index of which the compiler knows nothing: what it knows it leaves out, or tests in another register, and the verifier does not see it.
+#[inline(always)]
+fn opaque(index: usize) -> usize {
+    let mut index = index;
+    // SAFETY: the assembly adds nothing.
+    unsafe { core::arch::asm!("{0} += 0", inout(reg) index, options(pure, nomem, nostack, preserves_flags)) }
+    index
 }
 
 /// Where a key's search begins. Kernfs ids and thread-group ids are handed out one after the other; spread by the golden ratio they leave
@@ -623,6 +732,17 @@ pub(crate) fn tell_stall(stall: &LongStall) -> bool {
     LONG_STALLS.output::<LongStall>(stall, BPF_RB_NO_WAKEUP).is_ok()
 }
 
+/// Why a task sleeps, if not just so.
+#[derive(Clone, Copy)]
+pub(crate) enum Sleep {
+    /// For I/O.
+    Io,
+    /// Not to be interrupted.
+    Uninterruptible,
+    /// Stopped or traced.
+    Stopped,
+}
+
 impl SlotRef {
     /// What the memory family booked to it.
     #[inline(always)]
@@ -679,6 +799,49 @@ impl SlotRef {
     #[inline(always)]
     pub(crate) fn ran(self, time: u64) {
         self.set_run(self.run() + time);
+    }
+
+    /// Books the time of a run to which its task came from elsewhere ([`AWAY`]).
+    #[inline(always)]
+    pub(crate) fn ran_away(self, how: u64, time: u64) {
+        let how = opaque(how as usize);
+        if how < AWAY {
+            // SAFETY: the index is within bounds; the pointer came from the map.
+            unsafe { (*self.0).away_run[how] += time }
+        }
+    }
+
+    /// Books such a dispatch.
+    #[inline(always)]
+    pub(crate) fn dispatched_away(self, how: u64) {
+        let how = opaque(how as usize);
+        if how < AWAY {
+            // SAFETY: as above.
+            unsafe { (*self.0).away[how] += 1 }
+        }
+    }
+
+    /// Books a migration.
+    #[inline(always)]
+    pub(crate) fn moved(self, place: usize) {
+        let place = opaque(place);
+        if place < MOVES {
+            // SAFETY: as above.
+            unsafe { (*self.0).moves[place] += 1 }
+        }
+    }
+
+    /// Books why a task went to sleep that did not just do that.
+    #[inline(always)]
+    pub(crate) fn slept(self, why: Sleep) {
+        // SAFETY: the pointer came from the map.
+        unsafe {
+            match why {
+                Sleep::Io => (*self.0).io += 1,
+                Sleep::Uninterruptible => (*self.0).uninterruptible += 1,
+                Sleep::Stopped => (*self.0).stopped += 1,
+            }
+        }
     }
 
     /// Books what was taken from a run.

@@ -11,14 +11,16 @@
 
 #![allow(unsafe_code, reason = "#[unsafe(no_mangle)] on global functions (see blame.rs); no unsafe block")]
 
+use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::latency;
+use observer_common::locality::{AWAY, NEW, Reason, UNKNOWN, move_place};
 use observer_common::sched::{Key, MAX_PROCESSES, OTHER_SLOT};
 use observer_common::tasks::TASK_DEAD;
 
 use crate::blame;
 use crate::kernel::{self, CfsRq, CssSet, RunQueue, Task};
-use crate::maps::{Cpu, DelayRef, SlotRef};
+use crate::maps::{self, Cpu, DelayRef, Sleep, SlotRef};
 
 /// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 ///
@@ -35,6 +37,8 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let number = run_queue.cpu();
     let (comes, goes) = (next.css_set(), prev.css_set());
     let queue_of_next = next.cfs_rq();
+    let length = u64::from(run_queue.length());
+    let queued = next.last_queued();
     let Some(cpu) = Cpu::get(number) else { return 0 };
     let expected = cpu.current_pid() == prev.pid();
     // Most switches of a storm are within one cgroup. A `css_set` that the leaving task was in all the time was not freed meanwhile, so
@@ -60,6 +64,8 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     if used.pages() | used.stalls() != 0 {
         book_use(number);
     }
+    here.queued(queued);
+    cpu.set_dispatch(if pid == 0 { 0 } else { length });
     cpu.set_current_pid(pid);
     cpu.set_since(now);
     if pid == 0 {
@@ -68,7 +74,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     } else if same && cpu.current() == cgroup.0 {
         let slot = cpu.victim();
         slot.dispatched();
-        here.arrive(slot, next, pid, queue_of_next);
+        here.arrive(slot, next, pid, queued, queue_of_next);
         if taken.is_some() {
             blame::turn(cpu, number, now, cgroup.0);
         }
@@ -79,7 +85,7 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
         cpu.set_cgroup(cgroup.0);
         cpu.set_split(u64::from(split));
         let (slot, claimed) = enter(cpu, number, key);
-        here.arrive(slot, next, pid, queue_of_next);
+        here.arrive(slot, next, pid, queued, queue_of_next);
         blame::turn(cpu, number, now, key.0);
         if claimed != 0 {
             here.describe(claimed, next, comes);
@@ -135,7 +141,27 @@ impl Here {
         }
         let slot = self.cpu.victim();
         slot.ran(self.now - self.since);
+        if self.cpu.dispatch() >> AWAY_SHIFT != 0 {
+            ran_away(self.number, self.now - self.since);
+        }
         Some(slot)
+    }
+
+    /// Books the time since the last switch by the length of the queue then; who is dispatched next may have joined it meanwhile. Others that
+    /// did and still wait are seen from this switch on.
+    #[inline(always)]
+    fn queued(self, joined: u64) {
+        if self.since == 0 {
+            return;
+        }
+        let length = self.cpu.dispatch() & LENGTH_MASK;
+        let mut time = self.now - self.since;
+        if joined > self.since {
+            let joined = self.now.saturating_sub(joined);
+            self.cpu.queued(length + 1, joined);
+            time = time.saturating_sub(joined);
+        }
+        self.cpu.queued(length, time);
     }
 
     /// Books how a run ended.
@@ -151,12 +177,20 @@ impl Here {
                 self.cpu.set_queue(queue.address());
                 blame::left_under_quota(self.number, throttled, self.now);
             }
+        } else if state == TASK_INTERRUPTIBLE {
+            // Most just sleep.
         } else if state & TASK_DEAD != 0 {
             slot.set_exited(slot.exited() + prev.run_delay());
             let pid = prev.pid();
             if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
                 place.clear(pid);
             }
+        } else if prev.in_iowait() {
+            slot.slept(Sleep::Io);
+        } else if state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD) == TASK_UNINTERRUPTIBLE {
+            slot.slept(Sleep::Uninterruptible);
+        } else if state & (TASK_STOPPED | TASK_TRACED) != 0 {
+            slot.slept(Sleep::Stopped);
         }
     }
 
@@ -202,9 +236,8 @@ impl Here {
     /// The task that was just dispatched may have waited here, and before that on another queue: the kernel adds that part to its
     /// `run_delay` when it takes it off there.
     #[inline(always)]
-    fn arrive(self, slot: SlotRef, next: Task, pid: u64, queue: CfsRq) {
+    fn arrive(self, slot: SlotRef, next: Task, pid: u64, queued: u64, queue: CfsRq) {
         let delay = next.run_delay();
-        let queued = next.last_queued();
         let mut wait = 0;
         if queued != 0 {
             // Both stamps are of this run queue's clock, which never goes back; were it to, the wait is nothing rather than centuries.
@@ -218,11 +251,8 @@ impl Here {
             }
         }
         let Some(place) = DelayRef::get(pid, kernel::delays_mask()) else { return };
-        let since = place.since(pid, delay, delay + wait);
-        if since != Some(0) && delay != 0 {
-            // Of a task that was never dispatched before, all there is; its place may be that of another, or of one that had its id.
-            let before = if next.pcount() == 0 { delay } else { since.unwrap_or(0) };
-            blame::migrated(self.cpu, self.number, before);
+        if !place.is_as_expected(pid, delay, delay + wait) {
+            came(self.number, pid, delay, wait, u64::from(next.pcount() == 0));
         }
     }
 
@@ -281,6 +311,120 @@ fn waited(cpu: Cpu, number: u32, slot: SlotRef, pid: u64, throttled: u64, queued
     longest
 }
 
+/// Where [`CpuState::dispatch`](observer_common::sched::CpuState::dispatch) says how a dispatch was away.
+const AWAY_SHIFT: u32 = 32;
+const LENGTH_MASK: u64 = (1 << AWAY_SHIFT) - 1;
+
+/// Task states (include/linux/sched.h). No BTF names them; `TASK_NOLOAD` is that of kernel threads that are idle.
+const TASK_INTERRUPTIBLE: u32 = 0x1;
+const TASK_UNINTERRUPTIBLE: u32 = 0x2;
+const TASK_STOPPED: u32 = 0x4;
+const TASK_TRACED: u32 = 0x8;
+const TASK_NOLOAD: u32 = 0x400;
+
+/// The task that was just dispatched is not remembered as it is: it waited on other queues before it was moved to this one, was moved, has
+/// never run (`is_new`), or has not run since observer looks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn came(number: u32, pid: u64, delay: u64, wait: u64, is_new: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    let Some(place) = DelayRef::get(pid, kernel::delays_mask()) else { return 0 };
+    // Of a task that was never dispatched before, all there is; its place may be that of another, or of one that had its id.
+    match place.since(pid, delay, delay + wait) {
+        Some((before, moved)) => {
+            if before != 0 {
+                blame::migrated(cpu, number, if is_new != 0 { delay } else { before });
+            }
+            if moved {
+                away(number, pid, UNKNOWN as u64);
+            }
+        }
+        None => {
+            if is_new != 0 && delay != 0 {
+                blame::migrated(cpu, number, delay);
+            }
+            away(number, pid, if is_new != 0 { NEW as u64 } else { AWAY as u64 });
+        }
+    }
+    0
+}
+
+/// Books a run's time, if its task came to it from elsewhere.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ran_away(number: u32, time: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    let how = cpu.dispatch() >> AWAY_SHIFT;
+    if how != 0 {
+        cpu.victim().ran_away(how - 1, time);
+    }
+    0
+}
+
+/// Books that the task that was just dispatched came from elsewhere: from where it ran last, if that is remembered, else as `otherwise`
+/// says.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn away(number: u32, pid: u64, otherwise: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    let how = match maps::forget_origin(pid, kernel::moved_mask()) {
+        // There and back.
+        Some(from) if from == number => return 0,
+        Some(from) => match Cpu::get(from) {
+            Some(from) => from.distance(cpu) as u64,
+            None => UNKNOWN as u64,
+        },
+        None => otherwise,
+    };
+    if how < AWAY as u64 {
+        cpu.victim().dispatched_away(how);
+        cpu.set_dispatch(cpu.dispatch() & LENGTH_MASK | (how + 1) << AWAY_SHIFT);
+    }
+    0
+}
+
+/// `sched_migrate_task(struct task_struct *p, int dest_cpu)`: before the task is moved, and sometimes when it is not.
+#[btf_tracepoint(function = "sched_migrate_task")]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+pub(crate) fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
+    let task = Task(ctx.arg(0));
+    let to: u32 = ctx.arg(1);
+    let cgroup = task.css_set().cgroup();
+    let (from, tid, state, on_rq) = (task.cpu(), task.pid(), task.state(), task.on_rq());
+    if from == to {
+        return 0;
+    }
+    let number = kernel::this_cpu();
+    let (Some(cpu), Some(origin), Some(target)) = (Cpu::get(number), Cpu::get(from), Cpu::get(to)) else { return 0 };
+    let reason = if on_rq == 0 {
+        Reason::WakeUp
+    } else if state == 0 && task.may_run_on(from) && !by_stopper() {
+        Reason::Balance
+    } else {
+        Reason::Other
+    };
+    let place = move_place(reason, origin.distance(target));
+    origin.moved(target, place);
+    let is_known = DelayRef::get(tid, kernel::delays_mask()).is_some_and(|place| place.moves(tid));
+    maps::remember_origin(tid, kernel::moved_mask(), is_known, from);
+    let generation = cpu.generation();
+    if cpu.turned() != generation && cpu.current() != Key::NONE.0 {
+        carry_over(cpu, number, generation);
+    }
+    let (index, slot, fresh) = cpu.find(number, generation, cgroup.key);
+    slot.moved(place);
+    if fresh && index < OTHER_SLOT as u64 {
+        slot.set_parent(cgroup.parent());
+    }
+    0
+}
+
+/// Whether the kernel's stopper thread is at work: it moves tasks that call `exec`, and those that run.
+#[inline(always)]
+fn by_stopper() -> bool {
+    bpf_get_current_comm().is_ok_and(|comm| comm.starts_with(b"migration/"))
+}
+
 /// In the result of [`untraced`]: the wait was its party's longest one.
 const LONGEST: u64 = 1 << 32;
 
@@ -292,14 +436,19 @@ pub(crate) extern "C" fn untraced(number: u32, pid: u64, key: u64, divided: u64,
     let Some(cpu) = Cpu::get(number) else { return 0 };
     if cpu.current() != Key::NONE.0 {
         cpu.victim().ran(divided - cpu.since());
+        ran_away(number, divided - cpu.since());
     }
     cpu.set_since(divided);
     cpu.set_css_set(0);
+    cpu.set_dispatch(cpu.dispatch() & LENGTH_MASK);
     let (slot, mut claimed) = enter(cpu, number, Key(key));
     let delay = cpu.delay();
     if let Some(place) = DelayRef::get(pid, kernel::delays_mask()) {
-        match place.since(pid, delay, delay).or(if cpu.first() != 0 { Some(delay) } else { None }) {
-            Some(wait) => {
+        match place.since(pid, delay, delay).or(if cpu.first() != 0 { Some((delay, false)) } else { None }) {
+            Some((wait, moved)) => {
+                if moved {
+                    away(number, pid, UNKNOWN as u64);
+                }
                 if waited(cpu, number, slot, pid, cpu.throttled(), divided.saturating_sub(wait), divided) {
                     claimed |= LONGEST;
                 }
@@ -309,6 +458,7 @@ pub(crate) extern "C" fn untraced(number: u32, pid: u64, key: u64, divided: u64,
     }
     blame::turn(cpu, number, divided, key);
     slot.ran(now - divided);
+    ran_away(number, now - divided);
     claimed
 }
 
@@ -325,18 +475,26 @@ pub(crate) extern "C" fn turn_over(number: u32, generation: u64, now: u64) -> u6
     // Whether it is in focus is to be asked again.
     cpu.set_css_set(0);
     if cpu.current() != Key::NONE.0 {
-        // Its task may be somewhere else by now, but the slot of the dispatch has its description. It may lie in the place of the new one.
-        let former = cpu.slot(cpu.turned(), cpu.current_slot());
-        let (parent, comm) = (former.parent(), [former.comm_first(), former.comm_second()]);
-        let (index, slot, fresh) = cpu.find(number, generation, Key(cpu.current()));
-        if fresh && index < OTHER_SLOT as u64 {
-            slot.set_parent(parent);
-            slot.set_comm(comm);
-        }
+        let index = carry_over(cpu, number, generation);
         cpu.set_current_slot(index);
     }
     cpu.set_turned(generation);
     0
+}
+
+/// Finds who runs a slot in a new generation's table. Its task may be somewhere else by now, but the slot of the dispatch has its description.
+/// That may lie in the place of the new one, and in a table that is used again if this CPU has not switched for long: so this comes
+/// before anything else is put there.
+#[inline(always)]
+fn carry_over(cpu: Cpu, number: u32, generation: u64) -> u64 {
+    let former = cpu.slot(cpu.turned(), cpu.current_slot());
+    let (parent, comm) = (former.parent(), [former.comm_first(), former.comm_second()]);
+    let (index, slot, fresh) = cpu.find(number, generation, Key(cpu.current()));
+    if fresh && index < OTHER_SLOT as u64 {
+        slot.set_parent(parent);
+        slot.set_comm(comm);
+    }
+    index
 }
 
 /// Books what was taken since this CPU's last switch to whom it was taken from: the task that leaves, or nobody.

@@ -46,6 +46,12 @@ pub struct Shared {
     /// Where the cgroups are [env: OBSERVER_CGROUP_ROOT] [default: /sys/fs/cgroup]
     #[arg(long, global = true, value_name = "DIR")]
     pub cgroup_root: Option<String>,
+    /// Where the host's / is, for the names of containers [env: OBSERVER_HOST_ROOT] [default: /]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub host_root: Option<String>,
+    /// Ask the kubelet for init containers and sidecars: http://127.0.0.1:10255 [env: OBSERVER_NAMES_KUBELET]
+    #[arg(long, global = true, value_name = "URL")]
+    pub kubelet: Option<String>,
     /// A TCP flow that sends more segments again than this is an event [env: OBSERVER_EVENTS_RETRANSMITS] [default: 5 in 10s]
     #[arg(long, global = true, value_name = "COUNT in DURATION", allow_hyphen_values = true)]
     pub event_retransmits: Option<String>,
@@ -183,6 +189,8 @@ impl Cli {
         add("roots.proc", &shared.proc_root);
         add("roots.sys", &shared.sys_root);
         add("roots.cgroup", &shared.cgroup_root);
+        add("roots.host", &shared.host_root);
+        add("names.kubelet", &shared.kubelet);
         add("events.retransmits", &shared.event_retransmits);
         add("events.stall", &shared.event_stall);
         add("log.level", &shared.log_level);
@@ -258,7 +266,7 @@ mod tests {
 
     #[test]
     fn every_flag_reaches_its_setting() {
-        let line = "observer --interval 2s --no-bpf --proc-root /p --sys-root /s --cgroup-root /c --event-retransmits 9in1s \
+        let line = "observer --interval 2s --no-bpf --proc-root /p --sys-root /s --cgroup-root /c --host-root /h --kubelet http://k:1 --event-retransmits 9in1s \
                     --event-stall 1s --log-level info --log-file /l";
         let given = |rest: &str| Cli::try_parse_from(format!("{line} {rest}").split(' ')).unwrap().settings();
         let mut keys: Vec<_> = given("export --endpoint http://a --protocol grpc").into_iter().map(|(key, _)| key).collect();

@@ -22,6 +22,8 @@ pub struct Config {
     pub bpf: bool,
     /// Where the system's files are.
     pub roots: Roots,
+    /// URL at which the kubelet tells of its pods; it is not asked without one.
+    pub kubelet: Option<String>,
     /// From when on something is an event.
     pub events: Thresholds,
     /// observer's own log.
@@ -116,6 +118,7 @@ impl Default for Config {
             interval: Duration::from_secs(1),
             bpf: true,
             roots: Roots::default(),
+            kubelet: None,
             events: Thresholds::default(),
             log: Log { level: Level::Warn, file: None },
             export: Export::default(),
@@ -198,6 +201,24 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Text("/sys/fs/cgroup"),
         set: |config, value| folder(value).map(|path| config.roots.cgroup = path),
         show: |config| Some(config.roots.cgroup.display().to_string()),
+    },
+    Setting {
+        key: "roots.host",
+        flag: "--host-root",
+        env: "OBSERVER_HOST_ROOT",
+        help: "Where the host's / is: container runtimes keep the names of containers below it.",
+        form: Form::Text("/"),
+        set: |config, value| folder(value).map(|path| config.roots.host = path),
+        show: |config| Some(config.roots.host.display().to_string()),
+    },
+    Setting {
+        key: "names.kubelet",
+        flag: "--kubelet",
+        env: "OBSERVER_NAMES_KUBELET",
+        help: "URL of the kubelet's read-only port, which tells init containers and sidecars apart; not asked without.",
+        form: Form::Text("http://127.0.0.1:10255"),
+        set: |config, value| kubelet(value).map(|url| config.kubelet = Some(url)),
+        show: |config| config.kubelet.clone(),
     },
     Setting {
         key: "events.retransmits",
@@ -403,6 +424,19 @@ fn switch(value: &str) -> Result<bool, String> {
 
 fn folder(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() { Err("is empty: name a path".into()) } else { Ok(value.into()) }
+}
+
+/// One that can be asked without TLS, by its root.
+fn kubelet(value: &str) -> Result<String, String> {
+    let place = value.strip_prefix("http://").map(|place| place.trim_end_matches('/'));
+    let is_place = |place: &str| {
+        let (host, port) = place.rsplit_once(':')?;
+        (!host.is_empty() && !place.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok()).then_some(())
+    };
+    match place.and_then(is_place) {
+        Some(()) => Ok(value.to_owned()),
+        None => Err("is not a URL of a plain port: write it as http://127.0.0.1:10255".into()),
+    }
 }
 
 fn url(value: &str) -> Result<String, String> {

@@ -69,10 +69,11 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         }),
         Some(Command::Doctor(Doctor { format })) => {
             let config = configured(cli)?;
-            let features = support::decide(&support::read(&config.roots, config.bpf));
+            let facts = support::read(&config.roots, config.bpf);
+            let (features, settings) = (support::decide(&facts), support::settings(&facts.scheduler));
             print(&match format {
-                Format::Table => doctor::table(&features).into_bytes(),
-                Format::Json => pretty(&doctor::json(&features))?,
+                Format::Table => doctor::table(&features, &settings).into_bytes(),
+                Format::Json => pretty(&doctor::json(&features, &settings))?,
             })
         }
         Some(Command::Dump(options)) => dump(options, &configured(cli)?),

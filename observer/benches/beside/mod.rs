@@ -14,13 +14,20 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 pub(crate) struct Empty(Ebpf);
 
 impl Empty {
+    pub(crate) fn load(tracepoint: &str) -> Result<Empty> {
+        let mut empty = Empty(EbpfLoader::new().load(&loader::object()?)?);
+        empty.program()?.load(tracepoint, &Btf::from_sys_fs()?)?;
+        Ok(empty)
+    }
+
     pub(crate) fn attach(tracepoint: &str) -> Result<Empty> {
-        let btf = Btf::from_sys_fs()?;
-        let mut ebpf = EbpfLoader::new().load(&loader::object()?)?;
-        let program: &mut BtfTracePoint = ebpf.program_mut("empty").ok_or("no program named empty")?.try_into()?;
-        program.load(tracepoint, &btf)?;
-        program.attach()?;
-        Ok(Empty(ebpf))
+        let mut empty = Empty::load(tracepoint)?;
+        empty.program()?.attach()?;
+        Ok(empty)
+    }
+
+    pub(crate) fn program(&mut self) -> Result<&mut BtfTracePoint> {
+        Ok(self.0.program_mut("empty").ok_or("no program named empty")?.try_into()?)
     }
 
     pub(crate) fn counted(&self) -> Result<Counted> {

@@ -15,6 +15,8 @@ mod cost;
 mod load;
 mod pipe;
 mod runqlat;
+#[path = "../turns/mod.rs"]
+mod turns;
 
 /// The hook that is measured.
 const HOOK: &str = "sched_switch";

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use observer::model::cgroup::CpuStat;
-use observer::model::cpu::{Time, Topology};
+use observer::model::cgroup::{CpuStat, Identity};
+use observer::model::cpu::Time;
 use observer::model::host::{Memory, Tasks};
 use observer::model::{
-    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Sample, Sched, Source, State, TcpTotals, Used,
+    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Placement, Sample, Sched, Sleeps, Source, State, TcpTotals,
+    Topology, Traffic, Used,
 };
 use observer_common::latency::bucket;
+use observer_common::locality::{AWAY, MOVES};
 use observer_common::sched::Key;
 
 const MS: u64 = 1_000_000;
@@ -88,7 +90,12 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
     let limited = number.is_multiple_of(5);
     Cgroup {
         id: if number == 0 { Key::ROOT } else { Key::v2(number + 1) },
-        unit: path.rsplit('/').next().filter(|name| name.ends_with(".service")).map(Into::into),
+        identity: path
+            .rsplit('/')
+            .next()
+            .filter(|name| name.ends_with(".service"))
+            .map(|name| Arc::new(Identity { unit: Some(name.into()), ..Identity::default() })),
+        names: None,
         path: path.into(),
         cpu: CpuStat {
             usage: Some(total(second, number, cpu)),
@@ -117,7 +124,12 @@ fn cpu(second: u64, number: u32) -> Cpu {
     let ms = |each: u64| Some(total(second, u64::from(number), each));
     Cpu {
         number,
-        topology: Topology { core: Some(number / 2), llc: Some(0), node: Some(0) },
+        topology: Topology {
+            core: Some(number / 2 * 2),
+            llc: Some(number / 4 * 4),
+            package: Some(number / 4),
+            node: Some(number / 4),
+        },
         time: Time {
             user: ms(200 * load),
             nice: ms(0),
@@ -128,6 +140,8 @@ fn cpu(second: u64, number: u32) -> Cpu {
             steal: ms(20 * load),
         },
         sched: Some(Arc::new(sched(second, u64::from(number), 280 + 200 * load, 10 + 200 * load))),
+        depths: Some(std::array::from_fn(|length| total(second, length as u64, 1000 >> length))),
+        traffic: Some(Traffic { arrived: [second * load; MOVES], left: [second; MOVES] }),
     }
 }
 
@@ -145,6 +159,12 @@ fn sched(second: u64, number: u64, run: u64, wait: u64) -> Sched {
         runs: 4 * run * second,
         preempted: run * second,
         voluntary: 3 * run * second,
+        sleeps: Sleeps { io: run * second / 9, ..Sleeps::default() },
+        placement: Some(Placement {
+            away: [run * second / 9; AWAY],
+            away_run: [run * second; AWAY],
+            moves: [wait * second; MOVES],
+        }),
         throttled: Some(total(second, number + 3, wait / 5)),
         migrated: 0,
         exited: 0,

@@ -17,14 +17,16 @@ use super::bpf::focus::{Focus, Seen};
 use super::bpf::loader::Programs;
 use super::bpf::memory;
 use super::bpf::pending;
-use super::bpf::sched::Entry;
+use super::bpf::sched::{Entry, Tables};
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::{Listing, Ran};
 use crate::model::memory::StallLatency;
 use crate::model::tcp::Resent;
 use crate::model::text::escape_padded;
-use crate::model::{Allocations, Contention, Histogram, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals};
+use crate::model::{
+    Allocations, Contention, Depths, Histogram, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals, Traffic,
+};
 use crate::sys;
 
 /// The hook, or why there is none.
@@ -50,6 +52,8 @@ pub(super) struct Attached {
     turned: [Option<Instant>; 2],
     /// The cgroups that are split by process.
     focused: Vec<Key>,
+    /// How long each CPU's queue was for how long.
+    depths: Vec<Depths>,
 }
 
 impl Hook {
@@ -58,12 +62,12 @@ impl Hook {
     }
 
     /// Loads and attaches for the CPUs that are on.
-    pub(super) fn attach(roots: &Roots, online: &[u32], adapt: impl FnOnce(&mut Offsets)) -> Hook {
+    pub(super) fn attach(roots: &Roots, online: &[u32], places: &[(u32, u64)], adapt: impl FnOnce(&mut Offsets)) -> Hook {
         let Some(highest) = online.iter().max() else {
             let path = roots.sys.join("devices/system/cpu/online");
             return Hook::Off(format!("cannot tell the CPUs: {} gives none", path.display()));
         };
-        match Programs::load_with(roots, highest + 1, adapt) {
+        match Programs::load_with(roots, highest + 1, places, adapt) {
             Ok(programs) => {
                 let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
                 let (blame, focus) = (Blame::default(), Focus::default());
@@ -82,6 +86,7 @@ impl Hook {
                     trouble: None,
                     turned: [None; 2],
                     focused: Vec::new(),
+                    depths: Vec::new(),
                 }))
             }
             Err(error) => {
@@ -102,6 +107,32 @@ impl Hook {
         if let Hook::On(on) = self {
             on.focused = on.focus.ask(keys);
             on.programs.sched.focus(&on.focused);
+        }
+    }
+
+    /// Says where CPUs are in the machine.
+    pub(super) fn place(&self, places: &[(u32, u64)]) {
+        if let Hook::On(on) = self {
+            on.programs.sched.place(places);
+        }
+    }
+
+    /// How long a CPU's queue was for how long.
+    pub(super) fn depths(&self, cpu: u32) -> Option<Depths> {
+        match self {
+            Hook::On(on) => on.depths.get(cpu as usize).copied(),
+            Hook::Off(_) => None,
+        }
+    }
+
+    /// Migrations to a CPU and from it.
+    pub(super) fn traffic(&self, cpu: u32) -> Option<Traffic> {
+        match self {
+            Hook::On(on) if on.programs.moves_off().is_none() && cpu < on.programs.sched.cpus() => {
+                let (arrived, left) = on.programs.sched.moved(cpu);
+                Some(Traffic { arrived, left })
+            }
+            _ => None,
         }
     }
 
@@ -362,7 +393,7 @@ impl Attached {
     }
 
     fn drain(&mut self, listing: &Listing) {
-        let Attached { programs, accounts, blame, .. } = self;
+        let Attached { programs, accounts, blame, depths, .. } = self;
         // A listing that failed says nothing about who died.
         let listed = !listing.groups.is_empty();
         if listed {
@@ -370,6 +401,7 @@ impl Attached {
         }
         accounts.begin_drain();
         programs.sched.drain(&mut |cpu, entry| book(accounts, blame, cpu, entry));
+        measure(depths, &programs.sched);
         let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
         let tasks = programs.tasks.as_ref().ok().filter(|tasks| !tasks.records().is_empty());
         let waits = tasks.map(|tasks| pending::waits(tasks.records(), tasks.has()));
@@ -422,6 +454,7 @@ impl Attached {
     fn state(&self, online: &[u32]) -> State {
         let mut reasons: Vec<String> =
             self.programs.lacking.iter().map(|lacking| format!("{}: {}", lacking.missing, lacking.lost)).collect();
+        reasons.extend(self.programs.moves_off().map(ToString::to_string));
         reasons.extend(self.trouble.clone());
         let covered = self.programs.sched.cpus();
         if let Some(late) = online.iter().find(|number| **number >= covered) {
@@ -432,6 +465,18 @@ impl Attached {
             reasons.push(format!("table full {overflows} times: more cgroups ran on a CPU in one interval than it can tell apart; use a shorter interval"));
         }
         if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) }
+    }
+}
+
+/// Takes in how long the queues were up to now. What goes on is booked otherwise when it ends, if somebody joined the queue meanwhile: so that
+/// no number goes backwards it stays where it was until the others have come there, too.
+fn measure(depths: &mut Vec<Depths>, tables: &Tables) {
+    let now = tables.turned_at();
+    depths.resize(tables.cpus() as usize, Depths::default());
+    for (cpu, known) in (0..).zip(depths) {
+        let mut is = tables.depths(cpu, now);
+        is.iter_mut().zip(known.iter()).for_each(|(is, was)| *is = (*is).max(*was));
+        *known = is;
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod cgroup;
 mod hook;
+mod names;
 pub mod proc;
 pub mod roots;
 pub mod support;
@@ -17,6 +18,7 @@ use observer_common::tasks::Task;
 
 use self::cgroup::{Cgroups, Listing};
 use self::hook::Hook;
+use self::names::Names;
 use self::proc::topology::{self, Machine};
 use self::proc::{Proc, numa};
 use self::tasks::TaskSource;
@@ -35,7 +37,10 @@ pub struct Collector {
     start: SystemTime,
     proc: Proc,
     machine: Option<Machine>,
+    /// The CPUs that were on when the machine's topology was read, ascending.
+    placed: Vec<u32>,
     cgroups: Option<Cgroups>,
+    names: Names,
     hook: Hook,
     tasks: TaskSource,
     /// Somebody waits for the first sample, and more come soon.
@@ -48,14 +53,21 @@ impl Collector {
         Collector {
             proc: Proc::new(&roots),
             tasks: TaskSource::new(&roots),
+            names: Names::new(&roots),
             roots,
             began: Instant::now(),
             start: SystemTime::now(),
             machine: None,
+            placed: Vec::new(),
             cgroups: None,
             hook: Hook::off("the programs are not attached (--no-bpf)"),
             is_hasty: false,
         }
+    }
+
+    /// Asks the kubelet, too, for the names of containers and what they are there for, at its URL: `http://host:port`.
+    pub fn ask_kubelet(&mut self, url: &str) {
+        self.names.ask(url);
     }
 
     /// Loads and attaches the programs; what does not work becomes a row of health. Counting begins here.
@@ -67,10 +79,11 @@ impl Collector {
     pub fn attach_with(&mut self, adapt: impl FnOnce(&mut Offsets)) {
         if self.machine.is_none() {
             self.machine = topology::read(&self.roots.sys).ok();
+            self.placed = self.machine.as_ref().and_then(|machine| machine.online.clone()).unwrap_or_default();
         }
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
         self.is_hasty = false;
-        self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), adapt);
+        self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), &self.places(), adapt);
         self.start = SystemTime::now();
     }
 
@@ -131,7 +144,14 @@ impl Collector {
         host.delay = self.hook.delay();
         host.busy = busy(cpus);
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();
-        let cpu = |&(number, time)| Cpu { number, topology: place(number), time, sched: self.hook.cpu(number) };
+        let cpu = |&(number, time)| Cpu {
+            number,
+            topology: place(number),
+            time,
+            sched: self.hook.cpu(number),
+            depths: self.hook.depths(number),
+            traffic: self.hook.traffic(number),
+        };
         let cpus = cpus.iter().map(cpu).collect();
         let paths: HashMap<Key, Arc<str>> =
             listing.groups.iter().map(|group| (group.key, Arc::clone(&group.path))).chain([(Key::ROOT, "/".into())]).collect();
@@ -147,6 +167,10 @@ impl Collector {
         let netns = self.netns(&tcp_flows);
         let (processes, threads) = self.tasks.rows(&listing);
         health.push(self.tasks.source());
+        if !self.is_hasty {
+            self.names.read(&listing.groups, Instant::now());
+        }
+        health.push(self.names.source());
         let cgroups = self.rows(listing, &path);
         Sample {
             time,
@@ -247,15 +271,26 @@ impl Collector {
 
     /// The machine's topology, read again when the CPUs are others.
     fn topology(&mut self, health: &mut Health, numbers: &[u32]) {
-        let known = |machine: &Machine| numbers.iter().all(|number| machine.cpus.contains_key(number));
-        if self.machine.as_ref().is_none_or(|machine| !known(machine)) {
+        if self.machine.is_none() || self.placed != numbers {
+            let before = self.machine.take();
             self.machine = health.read("topology", || topology::read(&self.roots.sys));
+            if let (Some(machine), Some(before)) = (&mut self.machine, &before) {
+                machine.keep(before);
+            }
+            self.placed = numbers.to_vec();
+            self.hook.place(&self.places());
         } else {
             health.push(Source { name: "topology", state: State::On, duration: None, dropped: 0 });
         }
         if let Some(problem) = self.machine.as_ref().and_then(|machine| machine.problem.as_ref()) {
             health.degrade("topology", problem.to_string());
         }
+    }
+
+    /// Where each CPU is, as the hook compares it.
+    fn places(&self) -> Vec<(u32, u64)> {
+        let places = self.machine.iter().flat_map(|machine| &machine.cpus);
+        places.map(|(number, place)| (*number, place.word(*number))).collect()
     }
 
     /// One row for each cgroup that is listed, and those that no listing can name.
@@ -269,7 +304,8 @@ impl Collector {
                 stalled: self.hook.stalls(found.key),
                 longest: self.hook.longest(found.key, path),
                 path: found.path,
-                unit: found.unit,
+                names: found.identity.as_ref().and_then(|identity| self.names.of(identity)),
+                identity: found.identity,
                 cpu: found.cpu,
                 resources: found.resources,
             })
@@ -281,7 +317,8 @@ impl Collector {
                 rows.push(Cgroup {
                     id,
                     path: name.into(),
-                    unit: None,
+                    identity: None,
+                    names: None,
                     cpu: CpuStat::default(),
                     resources: Arc::default(),
                     sched: Some(sched),
@@ -338,5 +375,41 @@ impl Health {
     fn sorted(mut self) -> Vec<Source> {
         self.sources.sort_by_key(|source| source.name);
         self.sources
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_have_their_places_again_when_they_come_back() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = |name: &str| tree.path().join(name);
+        let write = |path: &str, text: &str| {
+            std::fs::create_dir_all(root(path).parent().unwrap()).unwrap();
+            std::fs::write(root(path), text).unwrap();
+        };
+        let cpu = "sys/devices/system/cpu";
+        write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\n");
+        write(&format!("{cpu}/online"), "0\n");
+        write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0\n");
+        write(&format!("{cpu}/cpu1/online"), "0\n");
+        let mut collector =
+            Collector::new(Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup"), host: root("host") });
+        let mut cores = || collector.collect().cpus.iter().map(|cpu| cpu.topology.core).collect::<Vec<_>>();
+        assert_eq!(cores(), [Some(0)]);
+        write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1\n");
+        write(&format!("{cpu}/online"), "0-1\n");
+        write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0-1\n");
+        write(&format!("{cpu}/cpu1/topology/core_cpus_list"), "0-1\n");
+        assert_eq!(cores(), [Some(0), Some(0)]);
+        // It is on although the kernel no longer says where, as between two steps of going off.
+        std::fs::remove_dir_all(root(&format!("{cpu}/cpu1/topology"))).unwrap();
+        assert_eq!(cores(), [Some(0), Some(0)], "the same CPUs: not read again");
+        write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\n");
+        write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0\n");
+        assert_eq!(cores(), [Some(0)]);
+        assert_eq!(collector.machine.as_ref().unwrap().distances(2), [0, 1, 1, 0], "tasks still come from it");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The three roots.
+/// The roots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Roots {
     /// `/proc`.
@@ -11,10 +11,12 @@ pub struct Roots {
     pub sys: PathBuf,
     /// `/sys/fs/cgroup`: a v2 root, or the parent of v1 mounts, told apart by their files.
     pub cgroup: PathBuf,
+    /// `/`: below it is the state of container runtimes and of the kubelet, which tells names.
+    pub host: PathBuf,
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Roots { proc: "/proc".into(), sys: "/sys".into(), cgroup: "/sys/fs/cgroup".into() }
+        Roots { proc: "/proc".into(), sys: "/sys".into(), cgroup: "/sys/fs/cgroup".into(), host: "/".into() }
     }
 }

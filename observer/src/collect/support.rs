@@ -2,6 +2,8 @@
 //! shows the result.
 
 mod decide;
+pub mod scheduler;
+mod settings;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,10 +15,14 @@ use super::bpf::offsets::{self, Lacking};
 use super::bpf::sched::BYTES_PER_CPU;
 use super::bpf::tcp;
 use super::cgroup::Cgroups;
-use super::proc::{Proc, topology};
+use super::proc::topology::{self, Machine};
+use super::proc::{Error, Proc};
 use super::{Roots, tasks};
+use crate::model::topology::Shape;
 use crate::sys;
 pub use decide::decide;
+pub use scheduler::Scheduler;
+pub use settings::settings;
 
 /// What was found. `None` is what could not be read; a `String` in place of an answer is the sentence that says why there is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +45,10 @@ pub struct Facts {
     pub cgroups: Result<Hierarchies, String>,
     /// The kernel's description of its types.
     pub types: Types,
+    /// How many nodes, caches and cores there are, and what of them the kernel does not tell.
+    pub topology: Result<(Shape, Vec<String>), String>,
+    /// What may make the scheduler unusual.
+    pub scheduler: Scheduler,
     /// CPUs that need a table: one more than the highest number that is on.
     pub cpus: Result<u32, String>,
     /// Kernel memory of one CPU's tables, in bytes.
@@ -101,7 +111,10 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
     let status = std::fs::read_to_string(roots.proc.join("self/status")).unwrap_or_default();
     let uid_map = std::fs::read_to_string(roots.proc.join("self/uid_map")).unwrap_or_default();
     let lockdown = std::fs::read_to_string(roots.sys.join("kernel/security/lockdown")).unwrap_or_default();
-    let cpus = cpus(&roots.sys);
+    let machine = topology::read(&roots.sys);
+    let cpus = cpus(&roots.sys, &machine);
+    let cgroups = hierarchies(&roots.cgroup);
+    let v2 = cgroups.as_ref().ok().and_then(|found| found.v2.as_deref());
     let Tried { attempt, tasks, allocations, tcp } =
         if bpf { attempt(roots, &cpus) } else { Tried::failed(Attempt::NotTried("eBPF is switched off (--no-bpf)")) };
     Facts {
@@ -112,7 +125,9 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
         confidential: lockdown.contains("[confidentiality]"),
         membarrier: sys::membarrier().is_ok(),
         stolen: stolen(roots),
-        cgroups: hierarchies(&roots.cgroup),
+        scheduler: scheduler::read(roots, machine.as_ref().ok(), v2),
+        topology: machine.as_ref().map(|machine| (machine.shape(), machine.lacking())).map_err(ToString::to_string),
+        cgroups,
         types: types(&roots.sys.join("kernel/btf/vmlinux")),
         attempt,
         tasks,
@@ -151,9 +166,9 @@ fn types(path: &Path) -> Types {
     }
 }
 
-fn cpus(sys: &Path) -> Result<u32, String> {
-    let online = topology::read(sys).map_err(|error| error.to_string())?.online;
-    let highest = online.and_then(|numbers| numbers.into_iter().max());
+fn cpus(sys: &Path, machine: &Result<Machine, Error>) -> Result<u32, String> {
+    let online = machine.as_ref().map_err(ToString::to_string)?.online.as_ref();
+    let highest = online.and_then(|numbers| numbers.iter().max());
     highest.map(|highest| highest + 1).ok_or_else(|| format!("{} tells none", sys.join("devices/system/cpu/online").display()))
 }
 
@@ -219,7 +234,7 @@ mod tests {
             std::fs::create_dir_all(root(path).parent().unwrap()).unwrap();
             std::fs::write(root(path), text).unwrap();
         };
-        let roots = Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup") };
+        let roots = Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup"), ..Roots::default() };
         let nothing = read(&roots, false);
         assert!(nothing.stolen.is_err() && nothing.cgroups.is_err() && nothing.cpus.is_err(), "{nothing:?}");
         assert!(matches!(&nothing.types, Types::Unreadable(why) if why.contains("kernel/btf/vmlinux")), "{nothing:?}");
@@ -232,6 +247,8 @@ mod tests {
         write("sys/kernel/security/lockdown", "none integrity [confidentiality]\n");
         write("sys/kernel/btf/vmlinux", "no BTF");
         write("sys/devices/system/cpu/online", "0-1,3\n");
+        write("sys/devices/system/cpu/isolated", "3\n");
+        write("cgroup/unified/cpu.stat", "core_sched.force_idle_usec 9\n");
         write("cgroup/cpu/cpu.shares", "1024\n");
         write("cgroup/unified/cgroup.controllers", "");
         let facts = read(&roots, false);
@@ -240,6 +257,9 @@ mod tests {
         assert!(matches!(facts.types, Types::Unusable(_)), "{:?}", facts.types);
         assert!(facts.stolen.unwrap().unwrap() > 0);
         assert_eq!(facts.cpus, Ok(4));
+        assert_eq!(facts.topology.unwrap().0.cpus, 3);
+        assert_eq!(facts.scheduler.isolated.as_deref(), Some("3"));
+        assert_eq!(facts.scheduler.force_idle, Some(9));
         let cgroups = facts.cgroups.unwrap();
         assert_eq!((cgroups.v2, cgroups.cpu), (Some(root("cgroup/unified")), Some(root("cgroup/cpu"))));
     }

@@ -30,9 +30,9 @@ fn flag_before_environment_before_file_before_default() {
     check(&[], &[("OBSERVER_BPF", "")], "bpf = false", "bpf=false");
     check(
         &[("roots.proc", "/host/proc")],
-        &[("OBSERVER_SYS_ROOT", "/host/sys")],
+        &[("OBSERVER_SYS_ROOT", "/host/sys"), ("OBSERVER_HOST_ROOT", "/host")],
         "",
-        "roots.proc=/host/proc roots.sys=/host/sys",
+        "roots.proc=/host/proc roots.sys=/host/sys roots.host=/host",
     );
     check(&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1")], "export.endpoint = 'http://b:2'", "export.endpoint=http://a:1");
     check(&[], &[], "[log]\nlevel = 'debug'\nfile = '/l'\n[tui]\nplain = true", "log.level=debug log.file=/l tui.plain=true");
@@ -71,6 +71,17 @@ fn events() {
     stall("1s", "events.stall=1s");
     stall("19ms", r#"--event-stall: "19ms" is too short: the kernel side tells of stalls of 20ms or longer"#);
     stall("long", r#"--event-stall: "long" is not a duration: write a number and a unit, as in 200ms, 1s or 2m"#);
+}
+
+#[test]
+fn the_kubelet() {
+    let check = |value: &str, expected: &str| check(&[("names.kubelet", value)], &[], "", expected);
+    check("http://127.0.0.1:10255", "names.kubelet=http://127.0.0.1:10255");
+    check("http://[::1]:10255/", "names.kubelet=http://[::1]:10255/");
+    for wrong in ["https://127.0.0.1:10250", "127.0.0.1:10255", "http://node", "http://:1", "http://a:99999", "http://a/b:1", ""]
+    {
+        check(wrong, &format!("--kubelet: {wrong:?} is not a URL of a plain port: write it as http://127.0.0.1:10255"));
+    }
 }
 
 #[test]
@@ -120,12 +131,18 @@ fn the_printed_default_is_the_default() {
     for setting in SETTINGS {
         assert!(text.contains(setting.flag) && text.contains(setting.env) && text.contains(setting.help), "{}", setting.key);
     }
-    let uncommented =
-        text.replace("# file =", "file =").replace("# endpoint =", "endpoint =").replace("# protocol =", "protocol =");
+    let uncommented = text
+        .replace("# kubelet =", "kubelet =")
+        .replace("# file =", "file =")
+        .replace("# endpoint =", "endpoint =")
+        .replace("# protocol =", "protocol =");
     let file = File { path: "examples".into(), text: uncommented };
     let config = resolve(&[], &|_| None, Some(&file)).unwrap();
     assert!(
-        config.log.file.is_some() && config.export.endpoint.is_some() && config.export.protocol.is_some(),
+        config.kubelet.is_some()
+            && config.log.file.is_some()
+            && config.export.endpoint.is_some()
+            && config.export.protocol.is_some(),
         "the commented examples are valid, too"
     );
 }

@@ -1,12 +1,14 @@
-//! The report of `observer doctor`: what this machine and these privileges allow, and what is lost without the rest.
+//! The report of `observer doctor`: what this machine and these privileges allow, what is lost without the rest, and how the scheduler
+//! is set up.
 
 use serde_json::{Value as Json, json};
 
 use super::grid::{Align, Grid};
-use crate::model::{Availability, Feature};
+use crate::model::{Availability, Feature, Setting};
 
-/// For a terminal: one line for each feature, then what was found, then a paragraph for each that is not simply available.
-pub fn table(features: &[Feature]) -> String {
+/// For a terminal: one line for each feature, then what was found, then a paragraph for each that is not simply available; then the
+/// scheduler's settings, and a paragraph for each that changes what numbers mean.
+pub fn table(features: &[Feature], settings: &[Setting]) -> String {
     let mut grid = Grid::new(["FEATURE", "STATE", "WHAT IT GIVES"].map(|title| (title.to_owned(), Align::Left)).into());
     for feature in features {
         grid.push(vec![feature.name.into(), feature.state.name().into(), feature.lost.into()]);
@@ -33,11 +35,27 @@ pub fn table(features: &[Feature]) -> String {
     if features.iter().all(|feature| feature.state == Availability::Available) {
         text.push_str("\nEverything observer can do works here.\n");
     }
+    text.push_str(&scheduler(settings));
     text
 }
 
-/// `{"features": [{"feature", "state", "found", "reason", "lost", "remedy"}]}`; found, reason and remedy are null where there is none.
-pub fn json(features: &[Feature]) -> Json {
+fn scheduler(settings: &[Setting]) -> String {
+    let mut grid = Grid::new(["SCHEDULER", "HERE (– IS ABSENT OR NOT TOLD)"].map(|title| (title.to_owned(), Align::Left)).into());
+    for setting in settings {
+        grid.push(vec![setting.name.into(), setting.value.clone().unwrap_or_else(|| "–".into())]);
+    }
+    let mut text = format!("\n{}", grid.render());
+    for setting in settings {
+        if let Some(meaning) = &setting.meaning {
+            text.push_str(&format!("\n{}: {meaning}.\n", setting.name));
+        }
+    }
+    text
+}
+
+/// `{"features": [{"feature", "state", "found", "reason", "lost", "remedy"}], "scheduler": [{"setting", "value", "meaning"}]}`; found,
+/// reason, remedy, value and meaning are null where there is none.
+pub fn json(features: &[Feature], settings: &[Setting]) -> Json {
     let object = |feature: &Feature| {
         json!({
             "feature": feature.name,
@@ -48,7 +66,11 @@ pub fn json(features: &[Feature]) -> Json {
             "remedy": feature.remedy,
         })
     };
-    json!({ "features": features.iter().map(object).collect::<Vec<_>>() })
+    let setting = |setting: &Setting| json!({ "setting": setting.name, "value": setting.value, "meaning": setting.meaning });
+    json!({
+        "features": features.iter().map(object).collect::<Vec<_>>(),
+        "scheduler": settings.iter().map(setting).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
@@ -69,9 +91,22 @@ mod tests {
         ]
     }
 
+    fn settings() -> Vec<Setting> {
+        let setting = |name, value: Option<&str>, meaning: Option<&str>| Setting {
+            name,
+            value: value.map(str::to_owned),
+            meaning: meaning.map(str::to_owned),
+        };
+        vec![
+            setting("sched_ext", None, None),
+            setting("isolated", Some("CPUs 2-3"), Some("nobody moves")),
+            setting("smt", Some("off"), None),
+        ]
+    }
+
     #[test]
     fn what_is_missing_says_why_and_what_to_do() {
-        insta::assert_snapshot!(table(&features()), @r"
+        insta::assert_snapshot!(table(&features(), &settings()), @r"
         FEATURE  STATE      WHAT IT GIVES
         proc     available  Time by CPU.
         btf      missing    Waits.
@@ -81,13 +116,23 @@ mod tests {
 
         btf: /sys/kernel/btf/vmlinux does not exist.
           To get it: use another kernel.
+
+        SCHEDULER  HERE (– IS ABSENT OR NOT TOLD)
+        sched_ext  –
+        isolated   CPUs 2-3
+        smt        off
+
+        isolated: nobody moves.
         ");
-        assert!(table(&features()[..1]).ends_with("works here.\n"));
+        assert!(table(&features()[..1], &settings()).contains("works here.\n"));
     }
 
     #[test]
     fn for_scripts() {
-        let features = &json(&features())["features"];
+        let report = json(&features(), &settings());
+        assert_eq!(report["scheduler"][1], json!({ "setting": "isolated", "value": "CPUs 2-3", "meaning": "nobody moves" }));
+        assert!(report["scheduler"][0]["value"].is_null());
+        let features = &report["features"];
         assert_eq!(features[0]["state"], "available");
         assert!(features[0]["reason"].is_null() && features[0]["remedy"].is_null());
         assert_eq!(features[0]["found"], "2 CPUs");

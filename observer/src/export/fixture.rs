@@ -10,14 +10,15 @@ use observer_common::sched::{Key, kind};
 use observer_common::tcp::{Cause, Last};
 
 use super::Narrow;
-use crate::model::cgroup::CpuStat;
-use crate::model::cpu::{Time, Topology};
+use crate::model::cgroup::identity::{Container, Qos, Role, Runtime};
+use crate::model::cgroup::{CpuStat, Identity as Owner, Names};
+use crate::model::cpu::Time;
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::memory::FreeBlocks;
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, NetNs,
-    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread,
+    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread, Topology,
 };
 
 /// Two samples, two seconds apart.
@@ -89,7 +90,8 @@ fn sample(second: u64) -> Sample {
             number: 0,
             topology: Topology { core: Some(0), ..Topology::default() },
             time: Time { user: Some(second * 500_000_000), idle: Some(second * 1_500_000_000), ..Time::default() },
-            sched: None,
+            depths: Some(std::array::from_fn(|length| if length < 3 { second * 250_000_000 } else { 0 })),
+            ..Cpu::default()
         }],
         cgroups: vec![
             cgroup("/", Key::ROOT, CpuStat::default(), second),
@@ -198,12 +200,38 @@ fn cgroup(path: &str, id: Key, cpu: CpuStat, second: u64) -> Cgroup {
     Cgroup {
         id,
         path: path.into(),
-        unit: (path != "/").then(|| "a.slice".into()),
+        identity: (path != "/").then(|| Arc::new(owned())),
+        names: (path != "/").then(|| Arc::new(named())),
         cpu,
         resources: Arc::default(),
         sched: Some(Arc::new(sched)),
         stalled: None,
         longest: None,
+    }
+}
+
+/// A sandbox, with all that can be known of one.
+fn owned() -> Owner {
+    let container = Container { id: "4f".repeat(32).into(), runtime: Some(Runtime::CriO), name: None, is_monitor: false };
+    Owner {
+        unit: Some("a.slice".into()),
+        slice: Some("a.slice".into()),
+        session: None,
+        user: None,
+        qos: Some(Qos::BestEffort),
+        pod: Some("0b7a4a9c-51f1-4a7e-8c5e-0d7d7f1f9d10".into()),
+        container: Some(container),
+        below: 0,
+    }
+}
+
+fn named() -> Names {
+    Names {
+        role: Some(Role::Pause),
+        image: Some("registry.example/pause:3.9".into()),
+        pod: Some("web-0".into()),
+        namespace: Some(r"shop\x1b".into()),
+        ..Names::default()
     }
 }
 

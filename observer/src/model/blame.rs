@@ -1,12 +1,13 @@
 //! Who held the CPU while one waited, and whom it delayed: the pairs of [`Contention`], compared over an interval and folded.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use observer_common::sched::{Key, kind};
 
-use super::{Contention, Entity, Party, Sample, Snapshot};
+use super::{Cgroup, Contention, Entity, Party, Sample, Snapshot};
 
 /// All pairs of a snapshot with their rates. Making it is one pass over both samples.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ struct Run<'a> {
 /// One side of what a list tells: who was waited for, or who waited.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Blamed {
-    /// The label of who it is, `~self` for what is inside.
+    /// What people call who it is: as the label has it, or a container by its names; `~self` for what is inside.
     pub name: Arc<str>,
     /// The kind of culprit it is; for victims `cgroup`, `process`, `self` or `other`.
     pub kind: &'static str,
@@ -60,6 +61,8 @@ pub struct Lists {
 pub struct Victim<'a> {
     /// Who.
     pub party: &'a Party,
+    /// What people call it.
+    pub name: Arc<str>,
     /// Seconds a second.
     pub rate: f64,
     /// For whom most of it.
@@ -106,10 +109,10 @@ impl<'a> Blame<'a> {
         for (pair, rate) in self.pairs(0..self.rates.len()) {
             let (waited, held) = (inside.waits(&pair.victim), inside.contains(&pair.culprit));
             if waited {
-                culprits.add(pair, &pair.culprit, held.then_some(key), rate);
+                culprits.add(&self.snapshot.is, pair, &pair.culprit, held.then_some(key), rate);
             }
             if held {
-                victims.add(pair, &pair.victim, waited.then_some(key), rate);
+                victims.add(&self.snapshot.is, pair, &pair.victim, waited.then_some(key), rate);
             }
         }
         Lists { culprits: culprits.list(), victims: victims.list() }
@@ -150,7 +153,8 @@ impl<'a> Blame<'a> {
     {
         let mut culprits = Sums::default();
         for (pair, rate) in runs.into_iter().flat_map(|run| self.pairs(run.rows.clone())) {
-            culprits.add(pair, &pair.culprit, inside.contains(&pair.culprit).then_some(inside.key), rate);
+            let held = inside.contains(&pair.culprit).then_some(inside.key);
+            culprits.add(&self.snapshot.is, pair, &pair.culprit, held, rate);
         }
         culprits.list()
     }
@@ -177,8 +181,11 @@ impl<'a> Blame<'a> {
             let known = pairs.iter().zip(rates).filter_map(|(pair, rate)| Some((pair, (*rate)?)));
             let most = known.max_by(|a, b| a.1.total_cmp(&b.1).then_with(|| b.0.culprit.name.cmp(&a.0.culprit.name)));
             if let Some((pair, most)) = most.filter(|_| rate > 0.0) {
-                let behind = Blamed { name: pair.culprit_name().into(), kind: pair.culprit_kind(), rate: most };
-                victims.push(Victim { party: &first.victim, rate, behind });
+                let sample = &self.snapshot.is;
+                let kind = pair.culprit_kind();
+                let name = if kind == "self" { pair.culprit_name().into() } else { title(sample, &pair.culprit) };
+                let behind = Blamed { name, kind, rate: most };
+                victims.push(Victim { party: &first.victim, name: title(sample, &first.victim), rate, behind });
             }
         }
         victims.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| a.party.name.cmp(&b.party.name)));
@@ -222,11 +229,33 @@ fn runs(sample: &Sample) -> Vec<Run<'_>> {
     runs
 }
 
+fn cgroup(sample: &Sample, key: Key) -> Option<&Cgroup> {
+    sample.cgroups.binary_search_by_key(&key, |cgroup| cgroup.id).ok().map(|at| &sample.cgroups[at])
+}
+
 /// The path of the cgroup that a party is or is in.
 fn path<'a>(sample: &'a Sample, party: &'a Party) -> &'a str {
-    let cgroup = |key| sample.cgroups.binary_search_by_key(&key, |cgroup| cgroup.id).ok().map(|at| &*sample.cgroups[at].path);
     // A cgroup's name is its path, and stays so when it has died.
-    if party.key == party.cgroup { &party.name } else { cgroup(party.cgroup).unwrap_or_default() }
+    if party.key == party.cgroup { &party.name } else { cgroup(sample, party.cgroup).map_or("", |cgroup| &cgroup.path) }
+}
+
+/// What people call whom a label of `contention` names: [`Cgroup::full_title`] in place of the path, also before a process.
+pub fn titled<'a>(sample: &Sample, label: &'a str) -> Cow<'a, str> {
+    let (path, process) = label.find(" #").map_or((label, ""), |at| label.split_at(at));
+    let cgroup = sample.cgroups.iter().find(|cgroup| *cgroup.path == *path);
+    match cgroup.map(Cgroup::full_title) {
+        Some(Cow::Owned(title)) => Cow::Owned(format!("{title}{process}")),
+        _ => Cow::Borrowed(label),
+    }
+}
+
+/// As [`titled`], found by its key.
+fn title(sample: &Sample, party: &Party) -> Arc<str> {
+    let titled = cgroup(sample, party.cgroup).and_then(|cgroup| match cgroup.full_title() {
+        Cow::Owned(title) => Some(format!("{title}{}", party.name.strip_prefix(&*cgroup.path)?).into()),
+        Cow::Borrowed(_) => None,
+    });
+    titled.unwrap_or_else(|| party.name.clone())
 }
 
 /// Rates by key.
@@ -235,16 +264,16 @@ struct Sums(HashMap<Key, Blamed>);
 
 impl Sums {
     /// Adds a party's rate, `inside` a cgroup where it belongs to both sides.
-    fn add(&mut self, pair: &Contention, party: &Party, inside: Option<Key>, rate: f64) {
+    fn add(&mut self, sample: &Sample, pair: &Contention, party: &Party, inside: Option<Key>, rate: f64) {
         let own_process = |key: Key| party.key.kind() == kind::PROCESS && party.cgroup == key;
         let key = inside.filter(|key| !own_process(*key)).unwrap_or(party.key);
         let blamed = self.0.entry(key).or_insert_with(|| {
             let (name, kind) = match party.key.kind() {
                 _ if inside == Some(key) => ("~self".into(), "self"),
-                kind::PROCESS => (party.name.clone(), "process"),
+                kind::PROCESS => (title(sample, party), "process"),
                 kind::OTHER => (party.name.clone(), "other"),
-                _ if party.key == pair.victim.key => (party.name.clone(), "cgroup"),
-                _ => (party.name.clone(), pair.culprit_kind()),
+                _ if party.key == pair.victim.key => (title(sample, party), "cgroup"),
+                _ => (title(sample, party), pair.culprit_kind()),
             };
             Blamed { name, kind, rate: 0.0 }
         });
@@ -297,8 +326,9 @@ impl<'a> Subtree<'a> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::super::cgroup::CpuStat;
-    use super::super::{Cgroup, Host, Sched, contention};
+    use super::super::cgroup::identity::Container;
+    use super::super::cgroup::{CpuStat, Identity};
+    use super::super::{Host, Sched, contention};
     use super::*;
 
     /// Cgroups by their number.
@@ -337,7 +367,8 @@ mod tests {
             let cgroup = |path: &&str| Cgroup {
                 id: party(path).key,
                 path: (*path).into(),
-                unit: None,
+                identity: None,
+                names: None,
                 cpu: CpuStat::default(),
                 resources: Arc::default(),
                 sched: Some(Arc::new(Sched::default())),
@@ -376,6 +407,31 @@ mod tests {
         let lists = blame.lists(party(path).key);
         assert_eq!((words(&lists.culprits).as_str(), words(&lists.victims).as_str()), (culprits, victims));
         assert_eq!(blame.culprits(party(path).key), lists.culprits);
+    }
+
+    #[test]
+    fn containers_are_called_by_their_names() {
+        let container = Container { id: "4f".into(), runtime: None, name: Some("web".into()), is_monitor: false };
+        let identity = Arc::new(Identity { container: Some(container), ..Identity::default() });
+        let mut snapshot = snapshot(&[("/a/x", "/b", 100), ("/a/x #7", "/a/x #8", 50), ("/b", "/a/x", 30)]);
+        let mut sample = (*snapshot.is).clone();
+        sample.cgroups.iter_mut().filter(|cgroup| &*cgroup.path == "/a/x").for_each(|x| x.identity = Some(identity.clone()));
+        snapshot.is = Arc::new(sample);
+        let key = |name| party(name).key;
+        let blame = Blame::of(&snapshot);
+        let named = |list: List| list.blamed.iter().map(|blamed| blamed.name.to_string()).collect::<Vec<_>>();
+        let lists = blame.lists(key("/a/x"));
+        assert_eq!(named(lists.culprits), ["/b", "web #8"]);
+        assert_eq!(named(lists.victims), ["web #7", "/b"]);
+        assert_eq!(named(blame.culprits(key("/b"))), ["web"]);
+        let processes: Vec<_> =
+            blame.processes().iter().map(|victim| format!("{} {}", victim.name, victim.behind.name)).collect();
+        assert_eq!(processes, ["web #7 web #8"]);
+        let titled = |label| titled(&snapshot.is, label).into_owned();
+        assert_eq!(
+            ["/a/x", "/a/x #7 sh", "/a", "~idle", "/gone #7 x"].map(titled),
+            ["web", "web #7 sh", "/a", "~idle", "/gone #7 x"]
+        );
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! A control group, shown with its descendants.
 
 pub mod control;
+pub mod identity;
 pub mod resources;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use observer_common::locality::{CACHE, UNKNOWN};
 use observer_common::sched::{Key, kind};
 
 use super::memory::{StallLatency, stall_metrics};
+use super::placement::{BY_LOCALITY, BY_MOVE, by_locality, local, migration_metric, placement_metrics};
 use super::sched::{ledger_metric, sched_metrics, used_metrics};
-use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
+use super::{Cross, Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
+pub use identity::{Identity, Names};
 pub use resources::Resources;
 
 /// One cgroup with its descendants (so that `/` is the machine, and a sum over rows counts twice); throttling is the group's own, as
@@ -20,8 +25,10 @@ pub struct Cgroup {
     pub id: Key,
     /// Path from the root of its hierarchy, escaped; or one of the names with `~`.
     pub path: Arc<str>,
-    /// Nearest systemd unit, escaped.
-    pub unit: Option<Arc<str>>,
+    /// Whose it is: unit, session, container, pod; `None` where the path does not tell.
+    pub identity: Option<Arc<Identity>>,
+    /// Names that people use for it, once they are known; shared by all rows of a container or a pod.
+    pub names: Option<Arc<Names>>,
     /// Usage and quota, from the hierarchy's files.
     pub cpu: CpuStat,
     /// Memory and pressure, from the hierarchies' files; shared with former samples while nothing moves.
@@ -118,6 +125,24 @@ impl Cgroup {
         self.path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(&self.path)
     }
 
+    /// What people call the container or pod that it is: `nginx`; [`Cgroup::name`] of whatever else.
+    pub fn title(&self) -> Cow<'_, str> {
+        let title = self.identity.as_ref().and_then(|identity| identity.short(self.names.as_deref()));
+        title.map_or_else(|| self.name().into(), Cow::Owned)
+    }
+
+    /// The same with what it is in, told apart from a path by having no slash at its beginning: `default/web-0/nginx`; the path of whatever is
+    /// in no container and no pod.
+    pub fn full_title(&self) -> Cow<'_, str> {
+        let title = self.identity.as_ref().and_then(|identity| identity.long(self.names.as_deref(), &self.path));
+        title.map_or_else(|| (&*self.path).into(), Cow::Owned)
+    }
+
+    /// Whether a text that names it passes: its path, or a name or id of its unit, container, pod or user.
+    pub fn has(&self, passes: impl Fn(&str) -> bool) -> bool {
+        passes(&self.path) || self.identity.as_ref().is_some_and(|identity| identity.has(self.names.as_deref(), passes))
+    }
+
     /// How deep it lies: 0 for the root.
     pub fn depth(&self) -> usize {
         if &*self.path == "/" { 0 } else { self.path.matches('/').count() }
@@ -125,6 +150,8 @@ impl Cgroup {
 }
 
 sched_metrics!(Cgroup);
+placement_metrics!(Cgroup);
+migration_metric!(Cgroup);
 ledger_metric!(Cgroup);
 used_metrics!(Cgroup);
 stall_metrics!(Cgroup, |c| c.stalled.as_deref());
@@ -306,13 +333,16 @@ static ALL: &[&Metric<Cgroup>] = &[
     &PERIODS,
     &LIMIT,
     &control::LIMITED_BY,
-    &control::THROTTLED_TASKS,
     &RUNS,
+    &RUN_PLACES,
+    &LOCAL_DISPATCHES,
+    &CACHE_DISPATCHES,
+    &MIGRATIONS,
     &SWITCHES,
+    &OFF_CPU,
     &RESIDUAL,
     &resources::MEMORY_USAGE,
     &resources::MEMORY_LIMIT,
-    &control::MEMORY_LIMITED_BY,
     &resources::MEMORY_HIGH,
     &resources::MEMORY_BREAKDOWN,
     &resources::MEMORY_NODES,
@@ -329,6 +359,7 @@ static ALL: &[&Metric<Cgroup>] = &[
     &control::PIDS,
     &control::PIDS_LIMIT,
     &control::PIDS_REFUSED,
+    &control::THROTTLED_TASKS,
     &control::WEIGHT,
     &control::CPUSET,
     &control::CPUSET_SIZE,
@@ -337,6 +368,7 @@ static ALL: &[&Metric<Cgroup>] = &[
     &control::BURST_LIMIT,
     &NICE_TIME,
     &FORCE_IDLE_TIME,
+    &control::MEMORY_LIMITED_BY,
     &control::FROZEN,
     &control::TYPE,
     &LONGEST,
@@ -358,8 +390,8 @@ impl Entity for Cgroup {
             labels.push(("hierarchy", Label::Text(hierarchy.name().into())));
             labels.push(("id", Label::Number(self.id.number())));
         }
-        if let Some(unit) = &self.unit {
-            labels.push(("unit", Label::Text((&**unit).into())));
+        if let Some(identity) = &self.identity {
+            identity.labels(self.names.as_deref(), &mut labels);
         }
         labels
     }
@@ -381,7 +413,8 @@ mod tests {
         Cgroup {
             id,
             path: path.into(),
-            unit: None,
+            identity: None,
+            names: None,
             cpu: CpuStat::default(),
             resources: Arc::default(),
             sched: None,

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use observer_common::locality::{CACHE, UNKNOWN};
+
+use super::placement::{BY_DEPTH, BY_LOCALITY, BY_MOVE, by_locality, local, mean_depth, placement_metrics};
 use super::sched::sched_metrics;
-use super::{Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Sample, Sched, Unit};
+use super::{Cross, Depths, Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Sample, Sched, Topology, Traffic, Unit};
 
 /// One logical CPU. Times in nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -16,17 +19,10 @@ pub struct Cpu {
     pub time: Time,
     /// What the scheduler hook counted here, the idle task left out.
     pub sched: Option<Arc<Sched>>,
-}
-
-/// A CPU's place, from `/sys/devices/system/cpu`.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Topology {
-    /// Core: the lowest-numbered of the CPUs that share it.
-    pub core: Option<u32>,
-    /// Last-level cache: the lowest-numbered of the CPUs that share it.
-    pub llc: Option<u32>,
-    /// NUMA node.
-    pub node: Option<u32>,
+    /// How long its queue was for how long, what goes on included.
+    pub depths: Option<Depths>,
+    /// Migrations to it and from it.
+    pub traffic: Option<Traffic>,
 }
 
 /// Time by mode in nanoseconds. The modes partition the CPU's time: guest time, which the kernel counts inside user and nice, stays there.
@@ -66,9 +62,63 @@ pub static TIME: Metric<Cpu> = Metric::new(
 );
 
 sched_metrics!(Cpu);
+placement_metrics!(Cpu);
+
+/// The length of its queue.
+pub static DEPTH: Metric<Cpu> = Metric::new(
+    "observer.cpu.run_queue.depth",
+    "QUEUE",
+    Unit::Count("task"),
+    "Mean length of the run queue over the interval, weighted by time: tasks that run or could, the running one included.",
+    Read::Ratio(&[Part { attributes: &[], read: |c| Some(mean_depth(c.depths.as_ref()?)) }]),
+);
+
+/// Its distribution.
+pub static DEPTHS: Metric<Cpu> = Metric::new(
+    "observer.cpu.run_queue.depth.time",
+    "QUEUES",
+    Unit::Seconds,
+    "Time by the length of the run queue: tasks that run or could. Known exactly at each switch, and between two of them for who is dispatched \
+     next; others that join in between and go on waiting count from the next switch on.",
+    Read::Cross(Cross { attributes: || &BY_DEPTH, read: |c, index| c.depths.as_ref()?.get(index).copied() }),
+);
+
+/// Migrations to it.
+pub static MIGRATIONS: Metric<Cpu> = Metric::new(
+    "observer.sched.migrations",
+    "MIGR IN",
+    Unit::Count("migration"),
+    "Migrations to this CPU's queue, by distance and reason: wakeup, balance (the task waited elsewhere), other.",
+    Read::Cross(Cross { attributes: || &BY_MOVE, read: |c, index| c.traffic.as_ref()?.arrived.get(index).copied() }),
+);
+
+/// Migrations from it.
+pub static MIGRATIONS_OUT: Metric<Cpu> = Metric::new(
+    "observer.sched.migrations.out",
+    "MIGR OUT",
+    Unit::Count("migration"),
+    "Migrations from this CPU's queue, which some other CPU has in observer.sched.migrations.",
+    Read::Cross(Cross { attributes: || &BY_MOVE, read: |c, index| c.traffic.as_ref()?.left.get(index).copied() }),
+);
 
 /// In order of importance.
-static ALL: &[&Metric<Cpu>] = &[&TIME, &RUN_TIME, &WAIT_TIME, &WAIT_PENDING, &LATENCY, &RUNS, &SWITCHES];
+static ALL: &[&Metric<Cpu>] = &[
+    &TIME,
+    &RUN_TIME,
+    &WAIT_TIME,
+    &WAIT_PENDING,
+    &LATENCY,
+    &DEPTH,
+    &DEPTHS,
+    &RUNS,
+    &RUN_PLACES,
+    &LOCAL_DISPATCHES,
+    &CACHE_DISPATCHES,
+    &MIGRATIONS,
+    &MIGRATIONS_OUT,
+    &SWITCHES,
+    &OFF_CPU,
+];
 
 impl Entity for Cpu {
     const KIND: Kind = Kind::Cpu;

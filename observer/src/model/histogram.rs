@@ -2,6 +2,9 @@
 
 use observer_common::latency::{BUCKETS, FINE, MIN_EXPONENT, OCTAVES, SCALE};
 
+/// Number of counts of [`Histogram::octaves`].
+pub const BY_OCTAVE: usize = 1 + (FINE >> SCALE) + OCTAVES + 1;
+
 /// Counts by bucket and the exact sum.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
@@ -50,6 +53,17 @@ impl Histogram {
     /// Buckets that hold something, ascending: upper bound in seconds (`None` for more than 128 s) and count, not cumulative.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
         self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(index, count)| (upper(index), *count))
+    }
+
+    /// Counts by octave: up to 2⁻²⁰ s (0.95 µs), octave by octave to 128 s, and above. [`octave_upper`] has their bounds.
+    pub fn octaves(&self) -> [u64; BY_OCTAVE] {
+        let (fine, coarse) = self.counts[1..].split_at(FINE);
+        let fine = fine.chunks(1 << SCALE).map(|octave| octave.iter().sum());
+        let mut octaves = [0; BY_OCTAVE];
+        for (to, count) in octaves.iter_mut().zip(std::iter::once(self.counts[0]).chain(fine).chain(coarse.iter().copied())) {
+            *to = count;
+        }
+        octaves
     }
 
     /// An upper bound of the `q`-quantile (`0 ≤ q ≤ 1`) in seconds: the bound of the bucket where it lies, at most 9.1 % above the
@@ -101,6 +115,11 @@ pub fn upper(index: usize) -> Option<f64> {
     Some(exponent.exp2())
 }
 
+/// The upper bound of one of [`Histogram::octaves`] in seconds; `None` for the last, which has none.
+pub fn octave_upper(index: usize) -> Option<f64> {
+    (index + 1 < BY_OCTAVE).then(|| f64::from(MIN_EXPONENT + index as i32).exp2())
+}
+
 /// The bound below which a value is in the zero bucket, in seconds.
 pub fn zero_threshold() -> f64 {
     f64::from(MIN_EXPONENT).exp2()
@@ -141,6 +160,21 @@ mod tests {
         assert!(buckets.contains(&(Some(1.0), 1)), "{buckets:?}");
         assert!(buckets.contains(&(Some(4.0), 1)), "{buckets:?}");
         assert_eq!(buckets.last(), Some(&(None, 1)));
+    }
+
+    #[test]
+    fn octaves_lose_no_count() {
+        for (index, bound) in (0..BUCKETS).map(|index| (index, upper(index))) {
+            let mut histogram = Histogram::default();
+            histogram.counts[index] = 1;
+            let octaves = histogram.octaves();
+            let at = octaves.iter().position(|count| *count > 0).unwrap();
+            assert_eq!(octaves.iter().sum::<u64>(), 1);
+            let below = at.checked_sub(1).map_or(0.0, |at| octave_upper(at).unwrap());
+            let within = bound.is_none_or(|bound| bound > below) && octave_upper(at).is_none_or(|upper| bound.unwrap() <= upper);
+            assert!(within, "bucket {index} in octave {at}");
+        }
+        assert_eq!((octave_upper(BY_OCTAVE - 2), octave_upper(BY_OCTAVE - 1)), (Some(128.0), None));
     }
 
     #[test]

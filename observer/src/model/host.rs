@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use observer_common::locality::{CACHE, UNKNOWN};
+
+use super::placement::{BY_LOCALITY, BY_MOVE, by_locality, local, migration_metric, placement_metrics};
 use super::sched::ledger_metric;
-use super::{Entity, Kind, Label, Labels, Metric, Part, Read, Residual, Sample, Sched, TcpTotals, Unit, tcp};
+use super::{Cross, Entity, Kind, Label, Labels, Metric, Part, Read, Residual, Sample, Sched, TcpTotals, Unit, tcp};
 
 /// What `/proc` says of the machine as a whole. Bytes and nanoseconds; `None` is unknown.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -188,6 +191,8 @@ pub static DROPPED: Metric<Host> = Metric::new(
 );
 
 ledger_metric!(Host);
+placement_metrics!(Host);
+migration_metric!(Host);
 
 /// Observer against the kernel.
 pub static RESIDUAL: Metric<Host> = Metric::new(
@@ -288,6 +293,11 @@ pub static OOM_KILLS: Metric<Host> = Metric::new(
 /// In order of importance.
 static ALL: &[&Metric<Host>] = &[
     &LEDGER,
+    &RUNS,
+    &RUN_PLACES,
+    &LOCAL_DISPATCHES,
+    &CACHE_DISPATCHES,
+    &MIGRATIONS,
     &RESIDUAL,
     &LOAD,
     &MEMORY_USAGE,

@@ -1,6 +1,6 @@
 //! What the scheduler hook counted for one thing: a CPU, a cgroup with its descendants, or the machine.
 
-use super::Histogram;
+use super::{Histogram, Placement};
 
 /// Cumulative since observer attached. Times in nanoseconds on the run queue's clock (wall time: hypervisor steal and interrupts are
 /// inside), of runs and waits that have ended.
@@ -21,6 +21,10 @@ pub struct Sched {
     pub preempted: u64,
     /// Runs that the task ended itself.
     pub voluntary: u64,
+    /// Of them those that did not just sleep.
+    pub sleeps: Sleeps,
+    /// Where it ran, and migrations; `None` where they are not followed.
+    pub placement: Option<Placement>,
     /// Run-queue waits; with [`Sched::migrated`] its sum is the kernel's `run_delay`, its count the dispatches that waited (the kernel's
     /// `pcount`).
     pub latency: Histogram,
@@ -68,6 +72,30 @@ impl Used {
             stalled: self.stalled + other.stalled,
             off_cpu: off_cpu.map(|(a, b)| OffCpu { waited: a.waited + b.waited, slept: a.slept + b.slept }),
         }
+    }
+}
+
+/// Why tasks left the CPU that did not just sleep. Times that they did.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Sleeps {
+    /// For I/O (`in_iowait`).
+    pub io: u64,
+    /// Not to be interrupted, and not for I/O.
+    pub uninterruptible: u64,
+    /// Stopped, or traced.
+    pub stopped: u64,
+}
+
+impl Sleeps {
+    fn add(&mut self, other: &Sleeps) {
+        self.io += other.io;
+        self.uninterruptible += other.uninterruptible;
+        self.stopped += other.stopped;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.io + self.uninterruptible + self.stopped
     }
 }
 
@@ -123,6 +151,11 @@ impl Sched {
         self.runs += other.runs;
         self.preempted += other.preempted;
         self.voluntary += other.voluntary;
+        self.sleeps.add(&other.sleeps);
+        self.placement = self.placement.zip(other.placement).map(|(mut here, there)| {
+            here.add(&there);
+            here
+        });
         self.latency.add(&other.latency);
         self.throttled = both(self.throttled, other.throttled);
         self.migrated += other.migrated;
@@ -204,14 +237,6 @@ macro_rules! sched_metrics {
             "Distribution of run-queue waits; its sum is observer.cpu.run_queue.wait.time.",
             Read::Histogram(|e| Some(&e.sched.as_ref()?.latency)),
         );
-        /// Dispatches.
-        pub static RUNS: Metric<$entity> = Metric::new(
-            "observer.sched.runs",
-            "RUNS",
-            Unit::Count("run"),
-            "Dispatches: times a task was put on a CPU.",
-            Read::Counter(&[Part { attributes: &[], read: |e| Some(e.sched.as_ref()?.runs) }]),
-        );
         /// Switches.
         pub static SWITCHES: Metric<$entity> = Metric::new(
             "observer.sched.switches",
@@ -221,6 +246,30 @@ macro_rules! sched_metrics {
             Read::Counter(&[
                 Part { attributes: &[("observer.switch.type", "preempted")], read: |e| Some(e.sched.as_ref()?.preempted) },
                 Part { attributes: &[("observer.switch.type", "voluntary")], read: |e| Some(e.sched.as_ref()?.voluntary) },
+            ]),
+        );
+        /// Why tasks left.
+        pub static OFF_CPU: Metric<$entity> = Metric::new(
+            "observer.sched.off_cpu",
+            "OFF-CPU",
+            Unit::Count("switch"),
+            "Times a task left a CPU, by its state then: running (preempted), sleeping (or ended), disk (waiting for I/O), uninterruptible, stopped \
+             (or traced). A frozen cgroup's tasks sleep.",
+            Read::Counter(&[
+                Part { attributes: &[("observer.task.state", "running")], read: |e| Some(e.sched.as_ref()?.preempted) },
+                Part {
+                    attributes: &[("observer.task.state", "sleeping")],
+                    read: |e| {
+                        let sched = e.sched.as_ref()?;
+                        Some(sched.voluntary.saturating_sub(sched.sleeps.all()))
+                    },
+                },
+                Part { attributes: &[("observer.task.state", "disk")], read: |e| Some(e.sched.as_ref()?.sleeps.io) },
+                Part {
+                    attributes: &[("observer.task.state", "uninterruptible")],
+                    read: |e| Some(e.sched.as_ref()?.sleeps.uninterruptible),
+                },
+                Part { attributes: &[("observer.task.state", "stopped")], read: |e| Some(e.sched.as_ref()?.sleeps.stopped) },
             ]),
         );
     };

@@ -58,9 +58,13 @@ pub(super) struct Collecting {
 impl Collecting {
     /// Starts the thread.
     pub(super) fn start(config: &Config, begin: Begin) -> anyhow::Result<(Collecting, Receiver<Arc<Snapshot>>)> {
-        let Config { interval, bpf, roots, events, .. } = config.clone();
+        let Config { interval, bpf, roots, kubelet, events, .. } = config.clone();
         // The collector is made in its thread, so that nothing it holds has to move.
-        Collecting::spawn(interval, begin, events, move || Sources { collector: Collector::new(roots), bpf })
+        Collecting::spawn(interval, begin, events, move || {
+            let mut collector = Collector::new(roots);
+            kubelet.iter().for_each(|url| collector.ask_kubelet(url));
+            Sources { collector, bpf }
+        })
     }
 
     fn spawn<S: Sampler>(
@@ -316,7 +320,17 @@ mod tests {
             self.0 += 1;
             let (path, cpu) = (Arc::from("/a"), CpuStat::default());
             let flow = retransmitting(self.0);
-            let a = Cgroup { id: A, path, unit: None, cpu, resources: Arc::default(), sched: None, stalled: None, longest: None };
+            let a = Cgroup {
+                id: A,
+                path,
+                identity: None,
+                names: None,
+                cpu,
+                resources: Arc::default(),
+                sched: None,
+                stalled: None,
+                longest: None,
+            };
             Sample {
                 time: SystemTime::UNIX_EPOCH,
                 uptime: Duration::from_millis(self.0),

@@ -13,7 +13,7 @@ use super::list::{List, OWN};
 use super::options::Options;
 use super::table::{Column, Sort};
 use super::views::cgroups::{self, COLUMNS};
-use super::views::{tasks, tcp};
+use super::views::{cpus, tasks, tcp};
 use crate::model::{Event, Snapshot};
 
 /// A view.
@@ -25,17 +25,19 @@ pub enum View {
     Cgroups,
     /// All processes.
     Tasks,
-    /// How far observer itself can be trusted.
-    Health,
+    /// All CPUs.
+    Cpus,
     /// What the page allocator gave and cost.
     Memory,
     /// What TCP sends again.
     Tcp,
+    /// How far observer itself can be trusted.
+    Health,
 }
 
 impl View {
     /// All, in the order of their numbers.
-    pub const ALL: [View; 6] = [View::Overview, View::Cgroups, View::Tasks, View::Health, View::Memory, View::Tcp];
+    pub const ALL: [View; 7] = [View::Overview, View::Cgroups, View::Tasks, View::Cpus, View::Memory, View::Tcp, View::Health];
 
     /// Its key.
     pub fn number(self) -> u32 {
@@ -43,9 +45,10 @@ impl View {
             View::Overview => 1,
             View::Cgroups => 2,
             View::Tasks => 3,
-            View::Health => 4,
+            View::Cpus => 4,
             View::Memory => 5,
             View::Tcp => 6,
+            View::Health => 7,
         }
     }
 
@@ -55,9 +58,10 @@ impl View {
             View::Overview => "Overview",
             View::Cgroups => "Cgroups",
             View::Tasks => "Tasks",
-            View::Health => "Health",
+            View::Cpus => "CPUs",
             View::Memory => "Memory",
             View::Tcp => "TCP",
+            View::Health => "Health",
         }
     }
 }
@@ -170,6 +174,8 @@ pub struct App {
     pub cgroups: List,
     /// The list of processes.
     pub tasks: List,
+    /// The list of CPUs.
+    pub cpus: List,
     /// The list of TCP flows.
     pub tcp: List,
     /// Health's list of cgroups, in an order of its own.
@@ -200,6 +206,7 @@ impl App {
             folded: HashSet::new(),
             losers: List::new(OWN),
             tasks: List::new(Sort { column: tasks::SORTED_BY, descending: true }),
+            cpus: List::new(Sort { column: cpus::SORTED_BY, descending: false }),
             tcp: List::new(Sort { column: tcp::SORTED_BY, descending: true }),
             health: List::new(OWN),
             memory: List::new(OWN),
@@ -319,6 +326,7 @@ impl App {
         let columns = match self.view {
             View::Cgroups => COLUMNS.len(),
             View::Tasks => tasks::COLUMNS.len(),
+            View::Cpus => cpus::COLUMNS.len(),
             View::Tcp => tcp::COLUMNS.len(),
             View::Overview | View::Health | View::Memory => return Effect::Nothing,
         };
@@ -345,6 +353,7 @@ impl App {
     fn sort_by(&mut self, column: usize) {
         let ascends = match self.view {
             View::Tasks => tasks::COLUMNS.get(column).is_some_and(Column::ascends),
+            View::Cpus => cpus::COLUMNS.get(column).is_some_and(Column::ascends),
             View::Tcp => tcp::COLUMNS.get(column).is_some_and(Column::ascends),
             _ => COLUMNS.get(column).is_some_and(Column::ascends),
         };
@@ -398,7 +407,7 @@ impl App {
     }
 
     fn open_selected(&mut self) -> Effect {
-        if self.help || self.open.is_some() {
+        if self.help || self.open.is_some() || self.view == View::Cpus {
             return Effect::Nothing;
         }
         let list = self.list_mut();
@@ -418,6 +427,7 @@ impl App {
         let path = match self.view {
             View::Tasks => sample.processes.get(index(&self.tasks)?)?.cgroup.as_deref()?,
             View::Tcp => sample.tcp_flows.get(index(&self.tcp)?)?.cgroup.as_deref()?,
+            View::Cpus => return None,
             View::Overview | View::Cgroups | View::Health | View::Memory => return Some(key),
         };
         sample.cgroups.iter().find(|cgroup| &*cgroup.path == path).map(|cgroup| cgroup.id)
@@ -461,6 +471,7 @@ impl App {
             View::Overview => &self.losers,
             View::Cgroups => &self.cgroups,
             View::Tasks => &self.tasks,
+            View::Cpus => &self.cpus,
             View::Tcp => &self.tcp,
             View::Health => &self.health,
             View::Memory => &self.memory,
@@ -472,6 +483,7 @@ impl App {
             View::Overview => &mut self.losers,
             View::Cgroups => &mut self.cgroups,
             View::Tasks => &mut self.tasks,
+            View::Cpus => &mut self.cpus,
             View::Tcp => &mut self.tcp,
             View::Health => &mut self.health,
             View::Memory => &mut self.memory,
@@ -486,6 +498,7 @@ impl App {
             View::Cgroups if self.tree => lines::tree(snapshot, COLUMNS, self.cgroups.sort, &filter, &self.folded),
             View::Cgroups => lines::flat(snapshot, COLUMNS, self.cgroups.sort, &filter),
             View::Tasks => lines::processes(snapshot, tasks::COLUMNS, self.tasks.sort, &filter),
+            View::Cpus => lines::cpus(snapshot, cpus::COLUMNS, self.cpus.sort, &filter),
             View::Tcp => lines::flows(snapshot, tcp::COLUMNS, self.tcp.sort, &filter),
             View::Health => lines::residuals(snapshot, &filter),
             View::Memory => lines::allocators(snapshot, &filter),

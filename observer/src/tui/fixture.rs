@@ -4,21 +4,24 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use observer_common::latency::bucket;
+use observer_common::locality::{CACHE, CORE, NEW, REMOTE, Reason, move_place};
 use observer_common::memory::place;
 use observer_common::sched::{Key, kind};
 use observer_common::tcp::{Cause, Last};
 
-use crate::model::cgroup::CpuStat;
+use crate::model::cgroup::control::Limiting;
+use crate::model::cgroup::identity::{Container, Qos, Role, Runtime};
 use crate::model::cgroup::resources::{self, Events, MemoryStat, Resources};
-use crate::model::cpu::{Time, Topology};
+use crate::model::cgroup::{CpuStat, Identity, Names};
+use crate::model::cpu::Time;
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
 use crate::model::memory::{FreeBlocks, StallLatency};
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Longest, NetNs, OffCpu,
-    Open, Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Used,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Depths, Event, Histogram, Host, Kind, Longest, NetNs, OffCpu, Open,
+    Party, Placement, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Topology, Traffic, Used, task,
 };
 
 const MS: u64 = 1_000_000;
@@ -105,6 +108,25 @@ static CGROUPS: &[Did] = &[
     did("/evil.slice/e\u{301}\u{202e}gnp.exe".as_bytes(), 0, 0),
 ];
 
+/// Further ones, whose ids are given from 100 on.
+static CONTAINED: &[Did] = &[
+    did(b"/kubepods.slice", 400, 840),
+    did(b"/kubepods.slice/kubepods-burstable.slice", 400, 840),
+    did(b"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0b7a4a9c_51f1_4a7e_8c5e_0d7d7f1f9d10.slice", 400, 840),
+    did(
+        b"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0b7a4a9c_51f1_4a7e_8c5e_0d7d7f1f9d10.slice/cri-containerd-4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f4f.scope",
+        390,
+        840,
+    ),
+    did(
+        b"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0b7a4a9c_51f1_4a7e_8c5e_0d7d7f1f9d10.slice/cri-containerd-9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d.scope",
+        10,
+        0,
+    ),
+    did(b"/user.slice/user-1000.slice/session-3.scope", 20, 0),
+    did(b"/system.slice/docker-acacacacacacacacacacacacacacacacacacacacacacacacacacacacacacacac.scope", 700, 10),
+];
+
 /// Who waited for whom in that second, in milliseconds; a cgroup's sum is what it waited itself.
 static CONTENTIONS: &[(&str, &[(&str, u64)])] = &[
     (
@@ -172,6 +194,21 @@ pub(super) fn many_cpus() -> Snapshot {
     Snapshot { was: Some(Arc::new(sample(0, 96, true))), is: Arc::new(sample(1, 96, true)) }
 }
 
+/// Two nodes of cores with two CPUs each, which are numbered as Linux does: first one of each core, then the others.
+pub(super) fn two_nodes(cpus: u32) -> Snapshot {
+    let sample = |second| {
+        let mut sample = sample(second, cpus, true);
+        for cpu in &mut sample.cpus {
+            let cores = cpus / 2;
+            let core = cpu.number % cores;
+            let node = core / (cores / 2);
+            cpu.topology = Topology { core: Some(core), llc: Some(node * cores / 2), package: Some(node), node: Some(node) };
+        }
+        Arc::new(sample)
+    };
+    Snapshot { was: Some(sample(0)), is: sample(1) }
+}
+
 /// Every task is in the root, which is in focus.
 pub(super) fn in_focus() -> Snapshot {
     let sample = |second| {
@@ -206,6 +243,60 @@ pub(super) fn eventful() -> Snapshot {
     })
 }
 
+/// As [`snapshot`], with a pod, a container that nobody knows the name of yet, and somebody's session.
+pub(super) fn contained() -> Snapshot {
+    let sample = |second| {
+        let mut sample = sample(second, 4, true);
+        let ids = || (0..).map(|at| Key::v2(100 + at));
+        sample.cgroups.extend(ids().zip(CONTAINED).map(|(id, did)| did.cgroup(id, second, true)));
+        for cgroup in &mut sample.cgroups {
+            if let Some((identity, names)) = owner(&cgroup.path) {
+                (cgroup.identity, cgroup.names) = (Some(Arc::new(identity)), names.map(Arc::new));
+            }
+        }
+        let party = |at: usize| {
+            let key = Key::v2(100 + at as u64);
+            Party { key, cgroup: key, name: escape(CONTAINED[at].path).into() }
+        };
+        let process = |at: usize, pid: u64| {
+            let party = party(at);
+            Party { key: Key::new(kind::PROCESS, pid), name: format!("{} #{pid} nginx", party.name).into(), ..party }
+        };
+        let pair = |victim, culprit, ms: u64| Contention { victim, culprit, time: ms * MS * second, inherited: 0 };
+        sample.contentions.push(pair(party(3), party(4), 300));
+        sample.contentions.push(pair(party(3), party(6), 500));
+        sample.contentions.push(pair(process(3, 77), process(3, 78), 40));
+        sample.contentions.sort_by_key(|pair| (pair.victim.key, pair.culprit.key));
+        Arc::new(sample)
+    };
+    Snapshot { was: Some(sample(0)), is: sample(1) }
+}
+
+/// Whose the cgroups of [`CONTAINED`] are.
+fn owner(path: &str) -> Option<(Identity, Option<Names>)> {
+    let pod = path.contains("-pod").then(|| "0b7a4a9c-51f1-4a7e-8c5e-0d7d7f1f9d10".into());
+    let container = |runtime, id: &str| Container { id: id.into(), runtime: Some(runtime), name: None, is_monitor: false };
+    let name = path.rsplit('/').next()?;
+    let scope = |prefix| name.strip_prefix(prefix)?.strip_suffix(".scope");
+    let container = scope("cri-containerd-")
+        .map(|id| container(Runtime::Containerd, id))
+        .or_else(|| scope("docker-").map(|id| container(Runtime::Docker, id)));
+    let session = scope("session-").map(Into::into);
+    let user = session.is_some().then(|| "1000".into());
+    let qos = pod.is_some().then_some(Qos::Burstable);
+    let known = Names { pod: Some("web-5d78c9869d-x2x9z".into()), namespace: Some("shop".into()), ..Names::default() };
+    let names = match container.as_ref().map(|container| &container.id[..2]) {
+        Some("4f") => Some(Names { container: Some("nginx".into()), image: Some("registry.example/nginx:1.27".into()), ..known }),
+        Some("9d") => Some(Names { role: Some(Role::Pause), ..known }),
+        Some(_) => None,
+        None if pod.is_some() => Some(known),
+        None => session.is_some().then(|| Names { user: Some("alice".into()), ..Names::default() }),
+    };
+    let owned = pod.is_some() || container.is_some() || session.is_some();
+    let identity = Identity { unit: Some(name.into()), pod, container, session, user, qos, ..Identity::default() };
+    owned.then_some((identity, names))
+}
+
 /// Nothing is known at all.
 pub(super) fn nothing() -> Snapshot {
     let mut sample = sample(0, 0, false);
@@ -231,30 +322,7 @@ pub(super) fn key(path: &str) -> Key {
 
 fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_248_000);
-    let cgroup = |(at, did): (usize, &Did)| Cgroup {
-        id: if at == 0 { Key::ROOT } else { Key::v2(at as u64 + 1) },
-        path: escape(did.path).into(),
-        unit: did.unit.map(Into::into),
-        cpu: CpuStat {
-            usage: Some(did.cpu * MS * (5 + second)),
-            user: Some(did.cpu * MS * (5 + second) / 4 * 3),
-            system: Some(did.cpu * MS * (5 + second) / 4),
-            periods: did.throttled.map(|_| 10 * second),
-            throttled_periods: did.throttled.map(|throttled| throttled.min(3) * second),
-            throttled: did.throttled.map(|throttled| throttled * MS * second),
-            limit: did.throttled.map(|_| 2.0),
-            ..CpuStat::default()
-        },
-        resources: Arc::new(did.resources(second)),
-        sched: sched.then(|| Arc::new(did.sched(second))),
-        stalled: (sched && did.pending > 0).then(|| Arc::new(stalled(second))),
-        longest: (sched && did.pending + did.stopped > 0).then(|| Longest {
-            time: 30_100_000,
-            tid: 4_242,
-            comm: escape(b"train\x1b[31m").into(),
-            culprit: "/api.slice/web".into(),
-        }),
-    };
+    let cgroup = |(at, did): (usize, &Did)| did.cgroup(if at == 0 { Key::ROOT } else { Key::v2(at as u64 + 1) }, second, sched);
     Sample {
         time: start + Duration::from_secs(second),
         uptime: Duration::from_secs(1_000 + second),
@@ -289,7 +357,7 @@ impl Ran {
             start: 5,
             ppid: 1,
             comm: escape(self.comm).into(),
-            identity: Arc::new(Identity { command: self.command.map(|command| escape(command).into_owned()), user: None }),
+            identity: Arc::new(task::Identity { command: self.command.map(|command| escape(command).into_owned()), user: None }),
             cgroup: Some(self.cgroup.into()),
             status: Some(Status::Sleeping),
             threads: 1,
@@ -308,6 +376,34 @@ impl Ran {
 }
 
 impl Did {
+    fn cgroup(&self, id: Key, second: u64, sched: bool) -> Cgroup {
+        Cgroup {
+            id,
+            path: escape(self.path).into(),
+            identity: self.unit.map(|unit| Arc::new(Identity { unit: Some(unit.into()), ..Identity::default() })),
+            names: None,
+            cpu: CpuStat {
+                usage: Some(self.cpu * MS * (5 + second)),
+                user: Some(self.cpu * MS * (5 + second) / 4 * 3),
+                system: Some(self.cpu * MS * (5 + second) / 4),
+                periods: self.throttled.map(|_| 10 * second),
+                throttled_periods: self.throttled.map(|throttled| throttled.min(3) * second),
+                throttled: self.throttled.map(|throttled| throttled * MS * second),
+                limit: self.throttled.map(|_| 2.0),
+                ..CpuStat::default()
+            },
+            resources: Arc::new(self.resources(second)),
+            sched: sched.then(|| Arc::new(self.sched(second))),
+            stalled: (sched && self.pending > 0).then(|| Arc::new(stalled(second))),
+            longest: (sched && self.pending + self.stopped > 0).then(|| Longest {
+                time: 30_100_000,
+                tid: 4_242,
+                comm: escape(b"train\x1b[31m").into(),
+                culprit: "/api.slice/web".into(),
+            }),
+        }
+    }
+
     fn sched(&self, second: u64) -> Sched {
         let ms = |each: u64| Some(each * MS * second);
         let open = Open { run: 0, wait: Some(self.pending * MS), throttled: Some(0) };
@@ -353,7 +449,9 @@ impl Did {
             },
             nodes: Arc::from([(0, usage / 2), (1, usage / 4)]),
         };
-        Resources { memory, ..pressures }
+        // Those that have a limit have that of their slice.
+        let by = self.throttled.map(|_| Arc::from("/api.slice"));
+        Resources { memory, limiting: Limiting { cpu: by.clone(), memory: by }, ..pressures }
     }
 }
 
@@ -554,7 +652,7 @@ fn cpu(second: u64, number: u32, sched: bool) -> Cpu {
     let load = u64::from(number % 4);
     Cpu {
         number,
-        topology: Topology { core: Some(number / 2), llc: Some(0), node: Some(0) },
+        topology: Topology { core: Some(number / 2 * 2), llc: Some(0), package: Some(0), node: Some(0) },
         time: Time {
             user: ms(200 * load),
             nice: ms(0),
@@ -564,7 +662,23 @@ fn cpu(second: u64, number: u32, sched: bool) -> Cpu {
             interrupt: ms(10 * load),
             steal: ms(20 * load),
         },
-        sched: sched.then(|| Arc::new(waited(second, 280 + 200 * load, 10 + 200 * load))),
+        sched: sched.then(|| {
+            let open = Open { run: 0, wait: Some(3 * MS * load), throttled: Some(0) };
+            Arc::new(Sched { open, ..waited(second, 280 + 200 * load, 10 + 200 * load) })
+        }),
+        depths: sched.then(|| {
+            let mut depths = Depths::default();
+            (depths[0], depths[1]) = ((880 - 230 * load) * MS * second, (100 + 150 * load) * MS * second);
+            depths[2] = (20 + 80 * load) * MS * second;
+            depths
+        }),
+        traffic: sched.then(|| {
+            let mut traffic = Traffic::default();
+            traffic.arrived[move_place(Reason::WakeUp, CACHE)] = 40 * second;
+            traffic.arrived[move_place(Reason::Balance, REMOTE)] = load * second;
+            traffic.left[move_place(Reason::WakeUp, CACHE)] = 40 * second;
+            traffic
+        }),
     }
 }
 
@@ -583,9 +697,20 @@ fn waited(second: u64, run: u64, wait: u64) -> Sched {
         runs: 4 * run * second,
         preempted: run * second,
         voluntary: 3 * run * second,
+        placement: Some(placed(4 * run * second)),
         latency,
         ..Sched::default()
     }
+}
+
+/// Every eighth dispatch on a sibling, every sixteenth on another node.
+fn placed(runs: u64) -> Placement {
+    let mut placement = Placement::default();
+    (placement.away[CORE], placement.away[REMOTE], placement.away[NEW]) = (runs / 8, runs / 16, runs / 64);
+    (placement.away_run[CORE], placement.away_run[REMOTE]) = (runs * 20_000, runs * 10_000);
+    placement.moves[move_place(Reason::WakeUp, CORE)] = runs / 8;
+    placement.moves[move_place(Reason::Balance, REMOTE)] = runs / 16;
+    placement
 }
 
 fn source(name: &'static str, state: State, dropped: u64) -> Source {

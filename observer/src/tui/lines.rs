@@ -1,4 +1,4 @@
-//! Which cgroups, processes or flows a list shows, in which order: pure functions of a snapshot, a filter, an order and what is folded.
+//! Which cgroups, processes, CPUs or flows a list shows, in which order: pure functions of a snapshot, a filter, an order and what is folded.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -7,14 +7,14 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use observer_common::sched::{Key, kind};
 
 use super::table::{Cell, Column, Sort, Words, order};
-use crate::model::{Cgroup, Entity, Process, Row, Snapshot, TcpFlow, Value, cgroup};
+use crate::model::{Cgroup, Cpu, Entity, Process, Row, Snapshot, TcpFlow, Value, cgroup};
 
-/// A line of a list of cgroups, of processes or of flows.
+/// A line of a list of cgroups, of processes, of CPUs or of flows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// Index in the sample's cgroups, processes or flows.
+    /// Index in the sample's cgroups, processes, CPUs or flows.
     pub index: usize,
-    /// Its cgroup or process, or a number that is as good as the flow's own.
+    /// Its cgroup or process, the CPU's number, or one that is as good as the flow's own.
     pub key: Key,
     /// Levels of indentation.
     pub depth: u16,
@@ -37,8 +37,7 @@ pub enum Fold {
 
 /// Whether a filter (lower case) lets a cgroup pass.
 pub fn matches(cgroup: &Cgroup, filter: &str) -> bool {
-    let has = |text: &str| text.to_lowercase().contains(filter);
-    filter.is_empty() || has(&cgroup.path) || cgroup.unit.as_deref().is_some_and(has)
+    filter.is_empty() || cgroup.has(|text| text.to_lowercase().contains(filter))
 }
 
 /// The nearest ancestor of each cgroup that is in the sample.
@@ -188,6 +187,30 @@ pub fn processes(snapshot: &Snapshot, columns: &[Column<Process>], sort: Sort, f
     let line = |index: usize| {
         let Process { pid, start, .. } = *rows[index].is;
         Line { index, key: Key::process(pid, start), depth: 0, fold: Fold::Leaf, matches: true }
+    };
+    shown.into_iter().map(line).collect()
+}
+
+/// CPUs that pass the filter, in order. A number is that of a CPU, a word a part of its place, such as `node1`; by their names they are ordered
+/// by place: node, cache, core.
+pub fn cpus(snapshot: &Snapshot, columns: &[Column<Cpu>], sort: Sort, filter: &str) -> Vec<Line> {
+    let rows: Vec<_> = snapshot.rows::<Cpu>().collect();
+    let parts = |cpu: &Cpu| [("node", cpu.topology.node), ("cache", cpu.topology.llc), ("core", cpu.topology.core)];
+    let number = filter.parse::<u32>();
+    let passes = |cpu: &Cpu| match number {
+        Ok(number) => number == cpu.number,
+        Err(_) if filter.is_empty() => true,
+        Err(_) => {
+            let places = parts(cpu).into_iter().chain([("cpu", Some(cpu.number))]);
+            places.filter_map(|(name, number)| Some(format!("{name}{}", number?))).any(|place| place.starts_with(filter))
+        }
+    };
+    let mut shown: Vec<usize> = (0..rows.len()).filter(|index| passes(rows[*index].is)).collect();
+    let place = |cpu: &Cpu| (parts(cpu).map(|(_, number)| number.unwrap_or(u32::MAX)), cpu.number);
+    arrange(&mut shown, &rows, &columns[sort.column], sort.descending, |a, b| place(a).cmp(&place(b)));
+    let line = |index: usize| {
+        let key = Key(u64::from(rows[index].is.number));
+        Line { index, key, depth: 0, fold: Fold::Leaf, matches: true }
     };
     shown.into_iter().map(line).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`run`]: the one loop over keys, snapshots and signals; a frame is drawn only when one of them changed something.
 //! - [`app`]: what is shown and what keys make of it; pure. [`keys`]: the one table of keys. [`lines`]: which cgroups, in which order; [`list`]: where one is.
-//! - [`table`]: the one table, whose columns are references to metrics. [`views`]: the screens.
+//! - [`table`]: the one table, whose columns are references to metrics; [`heat`]: a distribution in a line. [`views`]: the screens.
 //! - [`mod@format`], [`text`], [`palette`], [`options`]: how numbers, names and meanings look.
 //! - `terminal`: taking the terminal and giving it back.
 
@@ -10,6 +10,7 @@ pub mod app;
 #[cfg(test)]
 mod fixture;
 pub mod format;
+pub mod heat;
 pub mod keys;
 pub mod lines;
 pub mod list;

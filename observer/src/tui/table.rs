@@ -7,6 +7,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::format::{Format, UNKNOWN};
+use super::heat;
 use super::palette::{Palette, Tone};
 use super::text;
 use crate::model::{Attributes, Entity, Metric, Row};
@@ -45,12 +46,18 @@ pub enum Cell<E: 'static> {
     Total(&'static Metric<E>),
     /// A quantile of what a histogram took in during the interval.
     Quantile(&'static Metric<E>, f64),
+    /// Which part of a counter's rate the points with the attributes are.
+    Share(&'static Metric<E>, Attributes),
+    /// What a histogram took in during the interval, by octaves.
+    Heat(&'static Metric<E>),
     /// A counter's rates by attributes, side by side.
     Bar(&'static Metric<E>, &'static [Segment], Whole),
     /// What the table's user says of the row ([`Line::note`]); the text is its meaning.
     Note(&'static str),
     /// What the entity itself says.
     Words(Words<E>),
+    /// A number that belongs to what the entity is, as its place does; the text is its meaning.
+    Own(fn(&E) -> Option<u32>, &'static str),
 }
 
 /// What an entity says of itself.
@@ -125,6 +132,21 @@ impl<E> Column<E> {
         Column { title, cell: Cell::Quantile(metric, q), width: 7, grow: false, priority: 0, warn: None }
     }
 
+    /// The share of some points in all of a counter's.
+    pub const fn share(title: &'static str, metric: &'static Metric<E>, attributes: Attributes, width: u16) -> Column<E> {
+        Column { title, cell: Cell::Share(metric, attributes), width, grow: false, priority: 0, warn: None }
+    }
+
+    /// Shades, a cell of the terminal for each octave.
+    pub const fn heat(metric: &'static Metric<E>) -> Column<E> {
+        Column { title: metric.info.title, cell: Cell::Heat(metric), width: heat::WIDTH, grow: false, priority: 0, warn: None }
+    }
+
+    /// A number of the entity itself.
+    pub const fn own(title: &'static str, help: &'static str, read: fn(&E) -> Option<u32>, width: u16) -> Column<E> {
+        Column { title, cell: Cell::Own(read, help), width, grow: false, priority: 0, warn: None }
+    }
+
     /// Parts of their sum.
     pub const fn ledger(metric: &'static Metric<E>, segments: &'static [Segment], width: u16) -> Column<E> {
         let cell = Cell::Bar(metric, segments, Whole::Sum);
@@ -150,7 +172,7 @@ impl<E> Column<E> {
 
     /// Whether it reads best in ascending order, as names do.
     pub fn ascends(&self) -> bool {
-        matches!(self.cell, Cell::Label | Cell::Words(_))
+        matches!(self.cell, Cell::Label | Cell::Words(_) | Cell::Own(..))
     }
 
     /// Goes when there is too little room, the higher the number the sooner.
@@ -167,10 +189,13 @@ impl<E> Column<E> {
     pub fn help(&self) -> &'static str {
         match self.cell {
             Cell::Label => "Its name.",
-            Cell::Number(metric, ..) | Cell::Total(metric) | Cell::Quantile(metric, _) | Cell::Bar(metric, ..) => {
-                metric.info.help
-            }
-            Cell::Note(help) | Cell::Words(Words { help, .. }) => help,
+            Cell::Number(metric, ..)
+            | Cell::Total(metric)
+            | Cell::Quantile(metric, _)
+            | Cell::Share(metric, _)
+            | Cell::Heat(metric)
+            | Cell::Bar(metric, ..) => metric.info.help,
+            Cell::Note(help) | Cell::Words(Words { help, .. }) | Cell::Own(_, help) => help,
         }
     }
 }
@@ -182,6 +207,12 @@ impl<E: Entity> Column<E> {
             Cell::Number(metric, attributes, _) => row.number(metric, attributes),
             Cell::Total(metric) => row.total(metric),
             Cell::Quantile(metric, q) => row.quantile(metric, q),
+            Cell::Heat(metric) => row.quantile(metric, 0.5),
+            Cell::Share(metric, attributes) => {
+                let whole = row.number(metric, &[]).filter(|whole| *whole > 0.0)?;
+                Some(row.number(metric, attributes)? / whole)
+            }
+            Cell::Own(read, _) => read(row.is).map(f64::from),
             Cell::Bar(metric, segments, Whole::Sum) => {
                 let lost = segments.iter().skip(1).filter_map(|segment| row.number(metric, segment.attributes));
                 lost.reduce(|sum, lost| sum + lost)
@@ -195,12 +226,15 @@ impl<E: Entity> Column<E> {
             Cell::Number(_, _, format) => format.text(value),
             Cell::Total(_) => Format::Count.text(value),
             Cell::Quantile(..) => Format::Duration.text(value),
-            Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Bar(..) => UNKNOWN.into(),
+            Cell::Share(..) => Format::Percent.text(value),
+            // Not rounded: it is a name.
+            Cell::Own(..) => value.map_or_else(|| UNKNOWN.into(), |number| number.to_string()),
+            Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Heat(_) | Cell::Bar(..) => UNKNOWN.into(),
         }
     }
 
     fn is_left(&self) -> bool {
-        matches!(self.cell, Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Bar(..))
+        matches!(self.cell, Cell::Label | Cell::Note(_) | Cell::Words(_) | Cell::Heat(_) | Cell::Bar(..))
     }
 }
 
@@ -277,7 +311,10 @@ impl<E: Entity> Table<E> {
                 _ => "",
             };
             let title = format!("{}{arrow}", column.title);
-            if column.is_left() {
+            if let Cell::Heat(_) = column.cell {
+                heat::axis(buffer, Rect { x: area.x + x, width: *width, ..area }.intersection(area), header);
+                text::put(buffer, area, x + width.saturating_sub(1), 0, arrow, header);
+            } else if column.is_left() {
                 text::put(buffer, area, *x, 0, &text::head(&title, *width), header);
             } else {
                 text::put_right(buffer, area, x + width, 0, *width + 1, &title, header);
@@ -325,7 +362,11 @@ impl<E: Entity> Table<E> {
                     whole,
                 );
             }
-            Cell::Number(..) | Cell::Total(_) | Cell::Quantile(..) => {
+            Cell::Heat(metric) => {
+                let place = Rect { x: area.x + x, y: area.y + y, width, height: 1 }.intersection(area);
+                heat::draw(buffer, place, self.palette, line.row.grown(metric).as_ref());
+            }
+            Cell::Number(..) | Cell::Total(_) | Cell::Quantile(..) | Cell::Share(..) | Cell::Own(..) => {
                 let value = column.value(&line.row);
                 let tone = match value {
                     None => Tone::Dim,
@@ -364,6 +405,8 @@ impl<E: Entity> Table<E> {
             let most = match column.cell {
                 Cell::Words(_) if column.grow => u16::MAX,
                 _ if column.grow => MOST.max(column.width),
+                // Octaves are equally wide.
+                Cell::Heat(_) if spare >= column.width => column.width * 2,
                 Cell::Note(_) | Cell::Words(Words { end: End::Tail, .. }) => column.width * 2,
                 _ => column.width,
             };

@@ -120,18 +120,29 @@ fn frames() {
     golden("cgroups-without-sched", fixture::without_sched(), "2 *");
     golden("cgroups-filter", fixture::snapshot(), "2 / NGINX");
     golden("cgroups-paused", fixture::snapshot(), "2 Space");
+    golden("overview-contained", fixture::contained(), "");
+    golden("cgroups-contained", fixture::contained(), "2");
+    golden("cgroups-contained-flat", fixture::contained(), "2 t / 5d78");
     golden("detail", fixture::snapshot(), "Enter");
+    golden("detail-of-a-container", fixture::contained(), "Enter");
     golden("detail-without-sched", fixture::without_sched(), "2 j j j Enter");
     golden("detail-of-a-parent", fixture::snapshot(), "2 j Enter");
     golden("detail-of-a-culprit", fixture::snapshot(), "j j Enter");
     golden("detail-in-focus", fixture::in_focus(), "2 j Enter");
-    golden("health", fixture::snapshot(), "4 j");
+    golden("cpus", fixture::two_nodes(16), "4");
+    golden("cpus-by-wait", fixture::two_nodes(16), "4 > > > > > > > > j");
+    golden("cpus-of-a-large-machine", fixture::two_nodes(500), "4 G");
+    golden("cpus-of-node1", fixture::two_nodes(500), "4 / node1 Enter j");
+    golden("cpus-without-sched", fixture::without_sched(), "4 j");
+    golden("cpus-first", fixture::first(), "4");
+    golden("help-of-cpus", fixture::snapshot(), "4 ? G");
+    golden("health", fixture::snapshot(), "7 j");
     golden("memory", fixture::snapshot(), "5 j");
     golden("memory-without-sched", fixture::without_sched(), "5");
-    golden("health-in-trouble", fixture::in_trouble(), "4");
-    golden("health-first", fixture::first(), "4");
+    golden("health-in-trouble", fixture::in_trouble(), "7");
+    golden("health-first", fixture::first(), "7");
     golden("help", fixture::snapshot(), "2 ?");
-    golden("help-of-health", fixture::snapshot(), "4 ? G");
+    golden("help-of-health", fixture::snapshot(), "7 ? G");
     golden("tasks", fixture::snapshot(), "3 j");
     golden("tcp", fixture::snapshot(), "6 j");
     golden("tcp-by-total-filtered", fixture::snapshot(), "6 > / nginx");
@@ -179,11 +190,21 @@ fn ascii_frame() {
 }
 
 #[test]
+fn ascii_heat() {
+    let mut app = app(fixture::two_nodes(16));
+    app.options.ascii = true;
+    press(&mut app, "4 j");
+    let buffer = frame(&mut app, 80, 24);
+    assert!(buffer.content.iter().all(|cell| cell.symbol().is_ascii()));
+    insta::assert_snapshot!("ascii-cpus-80x24", text_of(&buffer));
+}
+
+#[test]
 fn no_colour_frame() {
     for palette in [Palette::None, Palette::Sixteen, Palette::Dark] {
         let mut app = app(fixture::without_sched());
         app.options.palette = palette;
-        for keys in ["", "j", "2", "?", "? Enter"] {
+        for keys in ["", "j", "2", "4", "?", "? Enter"] {
             press(&mut app, keys);
             let colours: Vec<_> = frame(&mut app, 120, 40).content.iter().flat_map(|cell| [cell.fg, cell.bg]).collect();
             let reset = colours.iter().all(|colour| *colour == Color::Reset);
@@ -206,13 +227,14 @@ fn every_size() {
             draw(&mut app, &mut Buffer::empty(Rect::new(0, 0, width, height)));
         }
     };
-    for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G", "3 G", "4 G"] {
+    for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G", "3 G", "4 G", "7 G"] {
         check(fixture::snapshot(), keys, 1);
         check(fixture::in_focus(), keys, 3);
         check(fixture::without_sched(), keys, 7);
         check(fixture::many_cpus(), keys, 7);
         check(fixture::nothing(), keys, 7);
     }
+    check(fixture::two_nodes(500), "4 G", 3);
     let mut app = App::new(options());
     draw(&mut app, &mut Buffer::empty(Rect::new(0, 0, 3, 3)));
     draw(&mut app, &mut Buffer::empty(Rect::new(0, 0, 0, 0)));
@@ -221,9 +243,14 @@ fn every_size() {
 /// What a user would call the state.
 fn state(app: &App) -> String {
     let list = app.list();
-    let selected = list.selected.and_then(|key| app.snapshot.as_ref()?.is.cgroups.iter().find(|cgroup| cgroup.id == key));
+    let selected = list
+        .selected
+        .filter(|_| app.view != View::Cpus)
+        .and_then(|key| app.snapshot.as_ref()?.is.cgroups.iter().find(|cgroup| cgroup.id == key));
     let mut state = vec![app.view.name().to_lowercase(), format!("{} lines", list.lines.len())];
     state.extend(selected.map(|cgroup| format!("at {}", cgroup.path)));
+    let cpu = list.selected.filter(|_| app.view == View::Cpus);
+    state.extend(cpu.map(|cpu| format!("at CPU {}", cpu.0)));
     let process = list.selected.filter(|key| key.kind() == kind::PROCESS);
     state.extend(process.map(|key| format!("at {}", key.tgid())));
     state.extend((!app.filter.is_empty()).then(|| format!("filter {}", app.filter)));
@@ -246,13 +273,21 @@ fn keys_change_the_state() {
     check("j j", "overview, 6 lines, at /api.slice/web");
     check("Tab", "cgroups, 14 lines");
     check("Tab Tab", "tasks, 5 lines");
-    check("Tab Tab Tab", "health, 9 lines");
-    check("4 / batch Enter j", "health, 3 lines, at /batch.slice, filter batch");
-    check("4 j Enter", "health, 9 lines, at /, open");
+    check("Tab Tab Tab", "cpus, 4 lines");
+    check("7 / batch Enter j", "health, 3 lines, at /batch.slice, filter batch");
+    check("7 j Enter", "health, 9 lines, at /, open");
     check("Tab Tab Tab Tab", "memory, 9 lines");
     check("5 / batch Enter j", "memory, 3 lines, at /batch.slice, filter batch");
     check("Tab Tab Tab Tab Tab", "tcp, 4 lines");
-    check("Tab Tab Tab Tab Tab Tab", "overview, 6 lines");
+    check("Tab Tab Tab Tab Tab Tab", "health, 9 lines");
+    check("Tab Tab Tab Tab Tab Tab Tab", "overview, 6 lines");
+    check("4 Enter", "cpus, 4 lines");
+    check("4 j j Enter", "cpus, 4 lines, at CPU 1");
+    check("4 I j", "cpus, 4 lines, at CPU 3");
+    check("4 / core2 Enter j j", "cpus, 2 lines, at CPU 3, filter core2");
+    check("4 / 2 Enter j", "cpus, 1 lines, at CPU 2, filter 2");
+    check("4 / node Enter", "cpus, 4 lines, filter node");
+    check("4 / nosuch Enter j", "cpus, 0 lines, filter nosuch");
     check("6 / 5432", "tcp, 1 lines, filter 5432, typing");
     check("6 j Enter", "tcp, 4 lines, open");
     check("3 j", "tasks, 5 lines, at 4194303");
@@ -377,8 +412,8 @@ fn the_mouse() {
     let (x, y) = find(&mut app, "train-1");
     click(&mut app, left, x, y);
     assert_eq!(app.cgroups.selected, Some(fixture::key("/batch.slice/train-1")));
-    let (x, y) = find(&mut app, "CPU");
-    click(&mut app, left, x, y);
+    let (x, y) = find(&mut app, " CPU ");
+    click(&mut app, left, x + 1, y);
     assert_eq!((app.cgroups.sort.column, app.cgroups.sort.descending), (1, true));
     let (x, y) = find(&mut app, "CPU▼");
     click(&mut app, left, x, y);

@@ -8,6 +8,7 @@ mod cgroups;
 mod cli;
 mod health;
 mod launcher;
+mod locality;
 mod memory;
 mod program;
 mod roles;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     }
     let families = [
         sched::trials(),
+        locality::trials(),
         storms::trials(),
         blame::trials(),
         tasks::trials(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer::collect::{Collector, Roots};
-use observer::model::{Cgroup, OffCpu, Open, Sample, Sched, State, Used};
+use observer::model::{Cgroup, OffCpu, Open, Placement, Sample, Sched, State, Used};
 
 use super::Test;
 use super::cgroups::{TestCgroup, cpu_root, v2_root};
@@ -372,6 +372,7 @@ fn rows_of_cpus_and_of_the_root_agree() -> Result<String, String> {
     let sample = collector.collect();
     let root = sched(&sample, "/")?;
     let mut cpus = Sched::zero(root.steal.is_some(), root.interrupt.is_some(), root.throttled.is_some());
+    cpus.placement = root.placement.map(|_| Placement::default());
     cpus.used = root.used.map(|used| Used { off_cpu: used.off_cpu.map(|_| OffCpu::default()), ..Used::default() });
     for cpu in &sample.cpus {
         cpus.add(cpu.sched.as_ref().ok_or("a CPU without counts")?);

@@ -11,7 +11,7 @@ use observer_common::sched::{Key, Slot, kind};
 
 use super::pending::Waits;
 use crate::model::memory::StallLatency;
-use crate::model::{Histogram, OffCpu, Open, Sched, Used};
+use crate::model::{Histogram, OffCpu, Open, Placement, Sched, Sleeps, Used};
 
 /// Totals since observer attached.
 #[derive(Debug)]
@@ -276,7 +276,7 @@ fn leaf(slot: &Slot) -> (Key, Option<Key>) {
 fn nothing() -> Sched {
     let open = Open { run: 0, wait: Some(0), throttled: Some(0) };
     let used = Some(Used { off_cpu: Some(OffCpu::default()), ..Used::default() });
-    Sched { open, used, ..Sched::zero(true, true, true) }
+    Sched { open, used, placement: Some(Placement::default()), ..Sched::zero(true, true, true) }
 }
 
 fn counts(slot: &Slot) -> Sched {
@@ -291,6 +291,12 @@ fn counts(slot: &Slot) -> Sched {
         runs: u64::from(slot.runs),
         preempted: u64::from(slot.preempted),
         voluntary: u64::from(slot.voluntary),
+        sleeps: Sleeps {
+            io: u64::from(slot.io),
+            uninterruptible: u64::from(slot.uninterruptible),
+            stopped: u64::from(slot.stopped),
+        },
+        placement: Some(Placement { away: slot.away.map(u64::from), away_run: slot.away_run, moves: slot.moves.map(u64::from) }),
         latency,
         used: Some(Used {
             pages: slot.used.pages,
@@ -309,6 +315,7 @@ fn counts(slot: &Slot) -> Sched {
 mod tests {
     use observer_common::latency::BUCKETS;
     use observer_common::memory::Use;
+    use observer_common::pod;
 
     use super::*;
 
@@ -319,17 +326,8 @@ mod tests {
             generation: 1,
             key: key.0,
             parent: parent.0,
-            comm: [0; 2],
             run,
             wait: 7,
-            throttled: 0,
-            migrated: 0,
-            other: 0,
-            exited: 0,
-            longest: 0,
-            longest_tid: 0,
-            longest_comm: [0; 2],
-            longest_culprit: 0,
             steal: 4,
             interrupt: 5,
             used: Use { pages: 6, stalls: 1, stalled: 90, waited: 20, slept: 30 },
@@ -337,6 +335,7 @@ mod tests {
             preempted: 1,
             voluntary: 2,
             latency,
+            ..pod::zeroed()
         }
     }
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::Map;
-use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use log::Log;
@@ -16,15 +15,16 @@ use observer_common::sched::{CpuState, Offsets};
 use observer_common::tasks::TaskOffsets;
 use observer_common::tcp::{self, TcpOffsets};
 
+use super::attached::Attached;
 use super::btf::Missing;
 use super::memory::Memory;
 use super::offsets::{self, Lacking, OffsetsError};
 use super::operands::{self, Numbers};
-use super::sched::{Tables, delay_places};
+use super::sched::{Tables, delay_places, moved_places};
 use super::tasks::Tasks;
 use super::tcp::Tcp;
 use crate::collect::Roots;
-use crate::model::Sched;
+use crate::model::{Placement, Sched};
 use crate::sys::Mapping;
 
 /// The checked-in object (`cargo xtask ebpf` builds it).
@@ -50,6 +50,9 @@ pub enum LoadError {
     /// The kernel lacks a field of the task iterator's.
     #[error("the kernel's BTF says: {0}")]
     NoTasks(Missing),
+    /// The kernel lacks what migrations need.
+    #[error("the kernel's BTF says: {0}; without it nobody tells where tasks ran before and why they are moved")]
+    NoMoves(Missing),
     /// The kernel lacks a tracepoint of the memory family's.
     #[error("the kernel's BTF says: {0}; without it nobody counts page allocations")]
     NoMemory(Missing),
@@ -85,8 +88,12 @@ pub struct Programs {
     /// Keeps programs, links and maps alive.
     ebpf: Ebpf,
     logger: Option<EbpfLogger<&'static dyn Log>>,
+    /// The scheduler family's program.
+    hook: Attached,
     /// The scheduler family's tables.
     pub sched: Tables,
+    /// Its program that follows migrations, or why there is none.
+    moves: Result<Attached, LoadError>,
     /// The task iterator, or why there is none.
     pub tasks: Result<Tasks, LoadError>,
     /// The memory family, or why there is none.
@@ -112,21 +119,28 @@ impl Programs {
     ///
     /// What stands in the way, and what to do about it.
     pub fn load(roots: &Roots, cpus: u32) -> Result<Programs, LoadError> {
-        Programs::load_with(roots, cpus, |_| ())
+        Programs::load_with(roots, cpus, &[], |_| ())
     }
 
-    /// As [`Programs::load`], on a kernel that would have its fields elsewhere: a test lets one clock stand for another that no kernel at
+    /// As [`Programs::load`], for CPUs of which it is known where they are in the machine
+    /// ([`Topology::word`](crate::model::Topology::word)), on a kernel that would have its fields elsewhere: a test lets one clock stand for another that no kernel at
     /// hand keeps.
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn load_with(roots: &Roots, cpus: u32, adapt: impl FnOnce(&mut Offsets)) -> Result<Programs, LoadError> {
+    pub fn load_with(
+        roots: &Roots,
+        cpus: u32,
+        places: &[(u32, u64)],
+        adapt: impl FnOnce(&mut Offsets),
+    ) -> Result<Programs, LoadError> {
         let path = roots.sys.join("kernel/btf/vmlinux");
         let bytes = std::fs::read(&path).map_err(|source| LoadError::NoBtf { path: path.clone(), source })?;
         let mut resolved = offsets::resolve(&bytes)?;
         adapt(&mut resolved.offsets);
         resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
+        resolved.offsets.moved_mask = u64::from(moved_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
         let task_offsets: TaskOffsets = resolved.tasks.clone().unwrap_or(pod::zeroed());
@@ -146,6 +160,7 @@ impl Programs {
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("CPUS", cpus)
             .map_max_entries("DELAYS", delay_places(cpus))
+            .map_max_entries("MOVED", moved_places(cpus))
             .map_max_entries("FLOWS", if resolved.tcp.is_ok() { tcp::FLOWS } else { 1 })
             .load(&object)
             .map_err(|error| refused("cannot create the maps", &error))?;
@@ -158,13 +173,12 @@ impl Programs {
             _ => return Err(missing("CPUS")),
         };
         let sched = Tables::new(mapping, cpus);
-        let program: &mut BtfTracePoint = ebpf
-            .program_mut("sched_switch")
-            .ok_or_else(|| missing("sched_switch"))?
-            .try_into()
-            .map_err(|error| refused("cannot use sched_switch", &error))?;
-        program.load("sched_switch", &btf).map_err(|error| refused("cannot load sched_switch", &error))?;
-        program.attach().map_err(|error| refused("cannot attach sched_switch", &error))?;
+        sched.place(places);
+        let hook = Attached::new(&mut ebpf, &btf, &roots.proc, "sched_switch", "sched_switch")?;
+        let moves = match &resolved.moves {
+            Ok(()) => Attached::new(&mut ebpf, &btf, &roots.proc, "sched_migrate_task", "sched_migrate_task"),
+            Err(missing) => Err(LoadError::NoMoves(missing.clone())),
+        };
         let mut zero = Sched::zero(
             resolved.offsets.rq_steal != 0,
             resolved.offsets.rq_interrupt != 0,
@@ -178,14 +192,45 @@ impl Programs {
             Ok(offsets) => Memory::attach(&mut ebpf, &btf, offsets, &roots.proc),
             Err(missing) => Err(LoadError::NoMemory(missing.clone())),
         };
+        zero.placement = moves.as_ref().ok().map(|_| Placement::default());
         zero.used = memory.as_ref().ok().map(Memory::zero);
         let tcp = match &resolved.tcp {
             Ok(offsets) => Tcp::attach(&mut ebpf, &btf, offsets, &roots.proc),
             Err(missing) => Err(LoadError::NoTcp(missing.clone())),
         };
-        let programs = Programs { ebpf, logger, sched, tasks, memory, tcp, lacking: resolved.lacking, zero };
+        let programs = Programs { ebpf, logger, hook, sched, moves, tasks, memory, tcp, lacking: resolved.lacking, zero };
         tracing::debug!(verified = programs.verified(), "the scheduler hook is attached");
         Ok(programs)
+    }
+
+    /// Takes all programs off their tracepoints. They stay loaded, and their maps keep what was counted: for who compares with and without.
+    ///
+    /// # Errors
+    ///
+    /// What aya and the kernel say.
+    pub fn pause(&mut self) -> Result<(), LoadError> {
+        self.each(Attached::pause)
+    }
+
+    /// Puts them back.
+    ///
+    /// # Errors
+    ///
+    /// What aya and the kernel say.
+    pub fn resume(&mut self) -> Result<(), LoadError> {
+        self.each(Attached::resume)
+    }
+
+    fn each(&mut self, act: impl Fn(&mut Attached, &mut Ebpf) -> Result<(), LoadError>) -> Result<(), LoadError> {
+        let Programs { ebpf, hook, moves, memory, tcp, .. } = self;
+        let memory = memory.iter_mut().flat_map(|memory| &mut memory.programs);
+        let tcp = tcp.iter_mut().flat_map(|tcp| &mut tcp.programs);
+        std::iter::once(hook).chain(moves).chain(memory).chain(tcp).try_for_each(|program| act(program, ebpf))
+    }
+
+    /// Why migrations are not followed, if they are not.
+    pub fn moves_off(&self) -> Option<&LoadError> {
+        self.moves.as_ref().err()
     }
 
     /// How often a program ran and for how long, as the kernel counts while its statistics are on.

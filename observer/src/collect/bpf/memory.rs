@@ -42,7 +42,8 @@ const PARTS: [(&[(&str, &str)], &str); 4] = [
 
 /// The attached family.
 pub struct Memory {
-    programs: Vec<Attached>,
+    /// Those at tracepoints.
+    pub(super) programs: Vec<Attached>,
     long_stalls: RingBuf<MapData>,
     stalled: HashMap<MapData, KeyWords, CountWords>,
     /// What was read of each entry so far, and how many stalls there were in all then.
@@ -67,7 +68,7 @@ impl Memory {
     ///
     /// What aya and the kernel say of the program without which there is nothing.
     pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, offsets: &MemoryOffsets, proc: &Path) -> Result<Memory, LoadError> {
-        let mut attach = |(program, tracepoint): (&str, &str)| Attached::new(ebpf, btf, proc, program, tracepoint);
+        let mut attach = |(program, tracepoint): (&'static str, &str)| Attached::new(ebpf, btf, proc, program, tracepoint);
         let mut programs = vec![attach(COUNTS)?];
         let mut lacking = Vec::new();
         for (part, lost) in PARTS {

@@ -15,6 +15,8 @@ pub struct Resolved {
     pub offsets: Offsets,
     /// Things that this kernel lacks and whose lack only degrades.
     pub lacking: Vec<Lacking>,
+    /// Whether migrations can be followed; or what is missing for that.
+    pub moves: Result<(), Missing>,
     /// For the task iterator; or the field without which it is off, alone.
     pub tasks: Result<TaskOffsets, Missing>,
     /// For the memory family; or the tracepoint without which it is off, alone.
@@ -43,7 +45,7 @@ pub enum OffsetsError {
     Missing(Missing),
 }
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 26] = [
     "task_struct",
     "cfs_rq",
     "rq",
@@ -67,6 +69,9 @@ const NAMES: [&str; 23] = [
     "tcp_sock",
     "inet_connection_sock",
     "btf_trace_tcp_retransmit_skb",
+    "btf_trace_sched_migrate_task",
+    "thread_info",
+    "cpumask",
 ];
 
 /// Resolves the scheduler family's offsets.
@@ -94,6 +99,15 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         }
     };
     let (rq_steal, rq_interrupt) = taken(&btf, &mut lacking)?;
+    let (rq_cfs_queued, rq_cfs_runnable) = asleep(&btf)?;
+    let iowait = btf.bits("task_struct.in_iowait")?;
+    if let Err(missing) = &iowait {
+        lacking.push(Lacking { missing: missing.clone(), lost: "sleeps for I/O are counted as others" });
+    }
+    let (task_in_iowait, task_in_iowait_mask) = iowait.map_or((0, 0), |bits| (bits.offset / 8, 1 << (bits.offset % 8)));
+    let moves = moves(&btf)?;
+    let (task_cpu, task_on_rq) = moves.clone().unwrap_or((0, 0));
+    let cpus = btf.member("task_struct.cpus_mask.bits")?;
     let offsets = Offsets {
         task_pid: member("task_struct.pid")?,
         task_tgid: member("task_struct.tgid")?,
@@ -107,10 +121,19 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         task_pcount: member("task_struct.sched_info.pcount")?,
         task_run_delay: member("task_struct.sched_info.run_delay")?,
         task_cgroups: member("task_struct.cgroups")?,
+        task_cpu,
+        task_on_rq,
+        task_cpus_mask: cpus.as_ref().map_or(0, |member| member.offset),
+        task_cpus_words: cpus.map_or(0, |member| member.size / 8),
+        task_in_iowait,
+        task_in_iowait_mask,
         cfs_rq_rq: member("cfs_rq.rq")?,
         cfs_rq_throttled: throttled(&btf, &mut lacking)?,
         rq_clock: member("rq.clock")?,
         rq_cpu: member("rq.cpu")?,
+        rq_nr_running: member("rq.nr_running")?,
+        rq_cfs_queued,
+        rq_cfs_runnable,
         rq_steal,
         rq_interrupt,
         css_set_dfl_cgrp: member("css_set.dfl_cgrp")?,
@@ -121,10 +144,38 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         kn_id: member("kernfs_node.id")?,
         // The loader's business.
         delays_mask: 0,
+        moved_mask: 0,
         switch_has_state: u64::from(switch_has_state),
     };
     let (tasks, memory, tcp) = (tasks::resolve(&btf)?, memory::resolve(&btf)?, tcp::resolve(&btf)?);
-    Ok(Resolved { offsets, lacking, tasks, memory, tcp })
+    Ok(Resolved { offsets, lacking, moves: moves.map(|_| ()), tasks, memory, tcp })
+}
+
+/// Since 6.12 a queue holds tasks that sleep, and counts them; later it counted those that do not. Without either, nobody sleeps in it.
+fn asleep(btf: &Btf<'_>) -> Result<(u64, u64), BtfError> {
+    if let Ok(delayed) = btf.member("rq.cfs.h_nr_delayed")? {
+        return Ok((delayed.offset, 0));
+    }
+    match (btf.member("rq.cfs.h_nr_queued")?, btf.member("rq.cfs.h_nr_runnable")?) {
+        (Ok(queued), Ok(runnable)) => Ok((queued.offset, runnable.offset)),
+        _ => Ok((0, 0)),
+    }
+}
+
+/// What tells where a task that is moved comes from, and why it is.
+fn moves(btf: &Btf<'_>) -> Result<Result<(u64, u64), Missing>, BtfError> {
+    if let Err(missing) = btf.tracepoint_arguments("sched_migrate_task")? {
+        return Ok(Err(missing));
+    }
+    let cpu = match btf.member("task_struct.thread_info.cpu")? {
+        Ok(cpu) => cpu,
+        // Of the task itself on some architectures, before 5.16 on most.
+        Err(_) => match btf.member("task_struct.cpu")? {
+            Ok(cpu) => cpu,
+            Err(missing) => return Ok(Err(missing)),
+        },
+    };
+    Ok(btf.member("task_struct.on_rq")?.map(|on_rq| (cpu.offset, on_rq.offset)))
 }
 
 /// The run queue's clocks of what was taken from it; each exists only if the kernel is configured to account it.

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use observer_common::blame::{CELLS, Cell};
 use observer_common::latency::BUCKETS;
-use observer_common::memory::{CpuMemory, Use};
+use observer_common::locality::{LENGTHS, MOVED_PER_CPU, MOVES, length_place};
+use observer_common::memory::{COMMON, CpuMemory, Use};
 use observer_common::pod::Pod;
 use observer_common::sched::{
     CpuState, DELAY_WAYS, DELAYS_PER_CPU, FOCUS, FOCUS_PLACES, Key, SLOTS, Slot, Table, focus_bit, focus_place,
@@ -18,11 +19,16 @@ use observer_common::sched::{
 use crate::sys::{self, Mapping};
 
 /// Kernel memory for one CPU, in bytes: its tables, and its part of what is remembered of tasks.
-pub const BYTES_PER_CPU: usize = size_of::<CpuState>() + DELAYS_PER_CPU as usize * size_of::<u64>();
+pub const BYTES_PER_CPU: usize = size_of::<CpuState>() + (DELAYS_PER_CPU as usize + MOVED_PER_CPU as usize) * size_of::<u64>();
 
 /// Places for what the kernel side remembers of tasks: a power of two.
 pub fn delay_places(cpus: u32) -> u32 {
     (cpus * DELAYS_PER_CPU).next_power_of_two() / DELAY_WAYS as u32
+}
+
+/// Places for tasks that were moved and did not run since: a power of two.
+pub fn moved_places(cpus: u32) -> u32 {
+    (cpus * MOVED_PER_CPU).next_power_of_two()
 }
 
 /// What a generation's table holds.
@@ -78,7 +84,9 @@ impl Tables {
 
     /// Bytes of kernel memory.
     pub fn bytes(&self) -> usize {
-        self.cpus as usize * size_of::<CpuState>() + delay_places(self.cpus) as usize * size_of::<[u64; DELAY_WAYS]>()
+        self.cpus as usize * size_of::<CpuState>()
+            + delay_places(self.cpus) as usize * size_of::<[u64; DELAY_WAYS]>()
+            + moved_places(self.cpus) as usize * size_of::<u64>()
     }
 
     /// The newest generation that no program writes to any more, once [`Tables::wait`] has returned: the last one, or without a barrier
@@ -190,9 +198,49 @@ impl Tables {
         (0..self.cpus).filter_map(open).collect()
     }
 
+    /// Says where CPUs are in the machine ([`place`](observer_common::locality::place)).
+    pub fn place(&self, places: &[(u32, u64)]) {
+        for (cpu, place) in places {
+            if let Some(word) = self.mapping.word(self.offset(*cpu) + offset_of!(CpuState, place)) {
+                word.store(*place, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Migrations to a CPU and from it so far, at [`move_place`](observer_common::locality::move_place).
+    pub fn moved(&self, cpu: u32) -> ([u64; MOVES], [u64; MOVES]) {
+        (self.words(cpu, offset_of!(CpuState, moved_in)), self.words(cpu, offset_of!(CpuState, moved_out)))
+    }
+
+    /// How long a CPU's queue was for how long; up to this moment on its run queue's clock, or to its last switch.
+    pub fn depths(&self, cpu: u32, now: Option<u64>) -> [u64; LENGTHS] {
+        /// A switch in between is the exception.
+        const TRIES: usize = 3;
+        let since = || self.header(cpu, offset_of!(CpuState, since));
+        let mut depths = [0; LENGTHS];
+        for _ in 0..TRIES {
+            let began = since();
+            depths = self.words(cpu, offset_of!(CpuState, lengths));
+            let length = self.header(cpu, offset_of!(CpuState, dispatch)) & u64::from(u32::MAX);
+            std::sync::atomic::fence(Ordering::Acquire);
+            if since() == began {
+                let goes_on = now.filter(|_| began != 0).map_or(0, |now| now.saturating_sub(began));
+                depths[length_place(length)] += goes_on;
+                break;
+            }
+        }
+        depths
+    }
+
+    fn words<const N: usize>(&self, cpu: u32, offset: usize) -> [u64; N] {
+        std::array::from_fn(|index| self.header(cpu, offset + index * size_of::<u64>()))
+    }
+
     /// What the memory family counted on a CPU so far.
     pub fn memory(&self, cpu: u32) -> Option<CpuMemory> {
-        self.mapping.read(self.offset(cpu) + offset_of!(CpuState, memory))
+        let mut memory: CpuMemory = self.mapping.read(self.offset(cpu) + offset_of!(CpuState, memory))?;
+        memory.allocations[COMMON] += self.header(cpu, offset_of!(CpuState, common));
+        Some(memory)
     }
 
     /// Splits these cgroups by process from now on. Returns those for which there was no place.
@@ -319,6 +367,12 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
         runs: is.runs.wrapping_sub(was.runs),
         preempted: is.preempted.wrapping_sub(was.preempted),
         voluntary: is.voluntary.wrapping_sub(was.voluntary),
+        io: is.io.wrapping_sub(was.io),
+        uninterruptible: is.uninterruptible.wrapping_sub(was.uninterruptible),
+        stopped: is.stopped.wrapping_sub(was.stopped),
+        away_run: std::array::from_fn(|how| is.away_run[how].wrapping_sub(was.away_run[how])),
+        away: std::array::from_fn(|how| is.away[how].wrapping_sub(was.away[how])),
+        moves: std::array::from_fn(|place| is.moves[place].wrapping_sub(was.moves[place])),
         latency,
         // Names, and the longest wait, which may be told twice.
         ..*is

@@ -34,7 +34,8 @@ pub const BYTES: usize = FLOWS as usize * (size_of::<FlowKey>() + size_of::<Flow
 pub struct Tcp {
     flows: HashMap<MapData, KeyWords, FlowWords>,
     other: Mapping,
-    programs: Vec<Attached>,
+    /// Those at tracepoints.
+    pub(super) programs: Vec<Attached>,
     /// Who has the sockets open; `None` where the kernel does not tell.
     holders: Option<Holders>,
     tells_failures: bool,

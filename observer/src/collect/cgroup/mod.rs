@@ -1,11 +1,13 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`], [`control`] and [`mod@unit`] parse what it finds; `tree` keeps what
-//! need not be looked for again, `resources` what need not be read again, [`files`] what is open; `watch` is told what changed. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`], [`control`], [`identity`] and [`mod@unit`] parse what
+//! it finds; `tree` keeps what need not be looked for again, `resources` what need not be read again, [`files`] what is open; `watch` is told
+//! what changed. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
 //! controller; `cpuacct` and `memory` join by path.
 
 pub mod control;
 pub mod files;
+pub mod identity;
 pub mod layout;
 pub mod memory;
 mod resources;
@@ -24,7 +26,7 @@ pub use layout::Layout;
 use observer_common::sched::Key;
 use walk::Walker;
 
-use crate::model::cgroup::{CpuStat, Resources};
+use crate::model::cgroup::{CpuStat, Identity, Resources};
 use crate::model::text;
 
 /// Reads every cgroup of a host.
@@ -69,8 +71,8 @@ pub struct Found {
     pub parent: Option<Key>,
     /// Path from the root of its hierarchy, escaped; `/` for the root.
     pub path: Arc<str>,
-    /// Nearest systemd unit, escaped ([`unit::nearest`]).
-    pub unit: Option<Arc<str>>,
+    /// Whose it is, by its path ([`identity::of`]).
+    pub identity: Option<Arc<Identity>>,
     /// Usage and quota.
     pub cpu: CpuStat,
     /// Memory and pressure; those of the v1 memory hierarchy at the same path, where that has the controller.

@@ -39,7 +39,7 @@ fn name(key: Key, path: &str) -> String {
 fn line(group: &Found, names: &BTreeMap<Key, String>) -> String {
     let CpuStat { usage, user, system, periods, throttled_periods, throttled, limit, nice, force_idle, bursts, burst } =
         group.cpu;
-    let mut line = format!("{} unit {}\n", names[&group.key], group.unit.as_deref().unwrap_or("–"));
+    let mut line = format!("{} unit {}\n", names[&group.key], unit(group).unwrap_or("–"));
     let parent = group.parent.map_or("–", |parent| &names[&parent]);
     writeln!(line, "    below {parent}").unwrap();
     let [usage, user, system, periods, throttled_periods, throttled] =
@@ -57,6 +57,10 @@ fn line(group: &Found, names: &BTreeMap<Key, String>) -> String {
         writeln!(line, "    more:{more}").unwrap();
     }
     line + &resources(&group.resources)
+}
+
+fn unit(group: &Found) -> Option<&str> {
+    group.identity.as_ref()?.unit.as_deref()
 }
 
 /// Lines of what is known; none where nothing is.
@@ -181,7 +185,7 @@ fn hostile_names_are_escaped() {
     let root = tree(&[b"a\nb\x1b[2J/\xff.service", br"back\slash", b"..."]);
     let listing = listing(root.path());
     assert_eq!(paths(&listing), ["/", "/...", r"/a\x0ab\x1b[2J", r"/a\x0ab\x1b[2J/\xff.service", r"/back\\slash"]);
-    assert!(listing.groups.iter().any(|group| group.unit.as_deref() == Some(r"\xff.service")));
+    assert!(listing.groups.iter().any(|group| unit(group) == Some(r"\xff.service")));
     assert!(listing.groups.iter().all(|group| group.cpu == CpuStat::default()), "no files: nothing is known, and nothing is 0");
 }
 

@@ -7,10 +7,10 @@ use observer_common::sched::Key;
 use super::files::Files;
 use super::resources::{Known, Means, Thresholds};
 use super::watch::Watches;
-use super::{Ran, Unreadable, stat, unit};
+use super::{Ran, Unreadable, identity, stat};
 use crate::collect::tasks::ids::Map;
-use crate::model::cgroup::CpuStat;
 use crate::model::cgroup::control::Limiting;
+use crate::model::cgroup::{CpuStat, Identity};
 use crate::model::text;
 
 /// Of so many cgroups one is looked after in each reading although nothing says that it moved.
@@ -77,7 +77,7 @@ pub(super) struct Node {
     pub(super) path: Box<[u8]>,
     /// The same as it is shown.
     pub(super) shown: Arc<str>,
-    pub(super) unit: Option<Arc<str>>,
+    pub(super) identity: Option<Arc<Identity>>,
     /// 0 for the root.
     pub(super) depth: usize,
     /// What it says of its CPU, with the tightest limit of its ancestors'.
@@ -351,7 +351,7 @@ impl Node {
             wanted: Vec::new(),
             path: path.into(),
             shown: if path.is_empty() { "/".into() } else { text::escape(path).into() },
-            unit: unit::nearest(path).map(Into::into),
+            identity: identity::of(path),
             depth: 0,
             cpu: CpuStat::default(),
             own_limit: None,

@@ -190,7 +190,7 @@ impl Walker {
                 key: node.key,
                 parent: node.above,
                 path: Arc::clone(&node.shown),
-                unit: node.unit.clone(),
+                identity: node.identity.clone(),
                 cpu: node.cpu,
                 resources: Arc::clone(node.known.resources()),
             });

@@ -10,7 +10,7 @@ const HOSTS: [&str; 4] = ["v2-server", "v1-host", "hybrid-host", "container"];
 
 fn roots(host: &str) -> Roots {
     let host = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(host);
-    Roots { proc: host.join("proc"), sys: host.join("sys"), cgroup: host.join("cgroup") }
+    Roots { proc: host.join("proc"), sys: host.join("sys"), cgroup: host.join("cgroup"), host }
 }
 
 /// A line for each fact; times in ticks.

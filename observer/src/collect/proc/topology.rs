@@ -6,15 +6,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Malformed, cpulist, file};
-use crate::model::cpu::Topology;
+use crate::model::topology::{Distance, Shape, Topology};
 
 /// The machine as `/sys` describes it. It changes when a CPU goes on or off, and reading takes some ten files per CPU: read it once, and
-/// again when the CPUs in `/proc/stat` are others.
+/// again when the CPUs in `/proc/stat` are others; [`Machine::keep`] then brings over what has vanished.
 #[derive(Default, Debug)]
 pub struct Machine {
     /// Numbers of the CPUs that are on, ascending (`cpu/online`); `None` where the kernel does not tell.
     pub online: Option<Vec<u32>>,
-    /// Places by CPU number; a CPU that is off is here with its place unknown.
+    /// Places by CPU number; of a CPU that is off the kernel tells none.
     pub cpus: BTreeMap<u32, Topology>,
     /// The first file that exists and could not be used; what it would have told is unknown.
     pub problem: Option<Error>,
@@ -24,6 +24,64 @@ impl Machine {
     /// The place of a CPU, all unknown where it was not listed.
     pub fn place(&self, cpu: u32) -> Topology {
         self.cpus.get(&cpu).copied().unwrap_or_default()
+    }
+
+    /// Takes over the places of CPUs that have gone off since an earlier reading: their files vanish, but tasks still come from there.
+    /// Cores and caches are named after the lowest CPU that is on, so they may have other names by now.
+    pub fn keep(&mut self, before: &Machine) {
+        let now = |of: fn(&Topology) -> Option<u32>, then: &Topology| {
+            let name = of(then)?;
+            let sharers = before.cpus.iter().filter(|(_, place)| of(place) == Some(name));
+            sharers.filter_map(|(number, _)| of(self.cpus.get(number)?)).next().or(Some(name))
+        };
+        let gone = before.cpus.iter().filter(|(number, _)| self.place(**number) == Topology::default());
+        let place =
+            |then: &Topology| Topology { core: now(|place| place.core, then), llc: now(|place| place.llc, then), ..*then };
+        let kept: Vec<_> = gone.map(|(number, then)| (*number, place(then))).collect();
+        self.cpus.extend(kept);
+    }
+
+    /// The distances between CPUs `0 … cpus − 1`, as [`Distance::table`] has them. CPUs that were never on are at an unknown distance.
+    pub fn distances(&self, cpus: u32) -> Vec<u8> {
+        let places: Vec<Topology> = (0..cpus).map(|cpu| self.place(cpu)).collect();
+        Distance::table(&places)
+    }
+
+    /// How many nodes, packages, caches and cores the CPUs that are on have.
+    pub fn shape(&self) -> Shape {
+        Shape::of(&self.places().collect::<Vec<_>>())
+    }
+
+    /// What the kernel does not tell of CPUs that are on, and what stands for it in distances; a sentence each.
+    pub fn lacking(&self) -> Vec<String> {
+        let unknown = |of: fn(&Topology) -> Option<u32>| {
+            let (all, none) = (self.places().all(|place| of(&place).is_some()), self.places().all(|place| of(&place).is_none()));
+            (!all).then_some(if none { "unknown" } else { "unknown of some CPUs" })
+        };
+        let (core, llc) = (unknown(|place| place.core), unknown(|place| place.llc));
+        let (package, node) = (unknown(|place| place.package), unknown(|place| place.node));
+        let mut lacking = Vec::new();
+        if let Some(unknown) = core {
+            lacking.push(format!("SMT siblings {unknown}: a CPU is taken for a core of its own"));
+        }
+        if let Some(unknown) = llc {
+            let substitute = match (package, node) {
+                (None, _) => "the package stands for the last-level cache",
+                (Some(_), None) => "the node stands for the last-level cache, as packages are not known either",
+                (Some(_), Some(_)) => "as neither packages nor nodes are known, distances between CPUs are not",
+            };
+            lacking.push(format!("caches {unknown}: {substitute}"));
+        }
+        if let Some(unknown) = node {
+            lacking.push(format!("NUMA nodes {unknown}: no CPU is taken to be on another one"));
+        }
+        lacking
+    }
+
+    /// The places of the CPUs that are on, or of all where the kernel does not tell which.
+    fn places(&self) -> impl Iterator<Item = Topology> {
+        let all = self.online.clone().unwrap_or_else(|| self.cpus.keys().copied().collect());
+        all.into_iter().map(|cpu| self.place(cpu))
     }
 }
 
@@ -37,7 +95,12 @@ pub fn read(sys: &Path) -> Result<Machine, Error> {
         let siblings = reader.cpus(&topology.join("core_cpus_list"));
         // The older name of the same file, until 5.3.
         let siblings = siblings.or_else(|| reader.cpus(&topology.join("thread_siblings_list")));
-        let place = Topology { core: lowest(siblings), llc: reader.last_level_cache(&path.join("cache")), node: None };
+        let place = Topology {
+            core: lowest(siblings),
+            llc: reader.last_level_cache(&path.join("cache")),
+            package: reader.id(&topology.join("physical_package_id")),
+            node: None,
+        };
         machine.cpus.insert(number, place);
     }
     // Kernels without NUMA have no such directory; the node is then unknown.
@@ -81,6 +144,15 @@ impl Reader {
         lowest(self.cpus(&last?.1.join("shared_cpu_list")))
     }
 
+    /// A number, or what some firmware gives instead: −1.
+    fn id(&mut self, path: &Path) -> Option<u32> {
+        let parse = |text: &str| match text.trim() {
+            "-1" => Ok(None),
+            number => number.parse().map(Some).map_err(|_| Malformed::expected("a number", text)),
+        };
+        self.file(path, parse).flatten()
+    }
+
     fn cpus(&mut self, path: &Path) -> Option<Vec<u32>> {
         self.file(path, cpulist::parse)
     }
@@ -109,7 +181,7 @@ impl Reader {
 }
 
 /// Entries called `prefix` and a number, ascending by the number (`cpu7`, but not `cpufreq`).
-pub(super) fn numbered(directory: &Path, prefix: &str) -> Result<Vec<(u32, PathBuf)>, Error> {
+pub(in crate::collect) fn numbered(directory: &Path, prefix: &str) -> Result<Vec<(u32, PathBuf)>, Error> {
     let failed = |error: io::Error| Error::Read { path: directory.to_owned(), error };
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
@@ -123,3 +195,6 @@ pub(super) fn numbered(directory: &Path, prefix: &str) -> Result<Vec<(u32, PathB
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

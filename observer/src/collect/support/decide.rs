@@ -18,6 +18,7 @@ pub fn decide(facts: &Facts) -> Vec<Feature> {
     vec![
         files(facts),
         steal(facts),
+        topology(facts),
         cgroups(facts),
         types(facts),
         privileges(facts),
@@ -64,6 +65,20 @@ fn steal(facts: &Facts) -> Feature {
         Ok(None) => missing("steal", LOST, "/proc/stat has no such field".into(), None),
         Err(_) => missing("steal", LOST, "/proc/stat is missing".into(), Some("see proc")),
     }
+}
+
+fn topology(facts: &Facts) -> Feature {
+    const NAME: &str = "topology";
+    const LOST: &str = "Which CPUs share a core, a cache, a node: how far tasks are moved.";
+    let (shape, lacking) = match &facts.topology {
+        Ok(found) => found,
+        Err(why) => {
+            let remedy = "mount the host's /sys and name it with --sys-root";
+            return missing(NAME, LOST, why.clone(), Some(remedy));
+        }
+    };
+    let state = if lacking.is_empty() { available(NAME, LOST, None) } else { degraded(NAME, LOST, lacking.join("; "), None) };
+    Feature { found: Some(shape.to_string()), ..state }
 }
 
 fn cgroups(facts: &Facts) -> Feature {
@@ -261,6 +276,8 @@ mod tests {
     use crate::collect::Roots;
     use crate::collect::bpf::btf::Missing;
     use crate::collect::bpf::offsets::Lacking;
+    use crate::collect::support::Scheduler;
+    use crate::model::topology::Shape;
 
     fn facts() -> Facts {
         Facts {
@@ -273,6 +290,8 @@ mod tests {
             stolen: Ok(Some(0)),
             cgroups: Ok(Hierarchies { v2: Some("/sys/fs/cgroup".into()), count: 42, ..Hierarchies::default() }),
             types: Types::Resolved(Vec::new()),
+            topology: Ok((Shape { nodes: Some(1), packages: Some(1), caches: Some(2), cores: Some(4), cpus: 8 }, Vec::new())),
+            scheduler: Scheduler::default(),
             cpus: Ok(8),
             bytes_per_cpu: 700 << 10,
             bytes_of_flows: 1536 << 10,
@@ -341,6 +360,10 @@ mod tests {
         };
         insta::assert_snapshot!(report(&Facts {
             types: Types::Resolved(vec![lacking]),
+            topology: Ok((
+                Shape { cores: Some(8), cpus: 8, ..Shape::default() },
+                vec!["caches unknown: x".into(), "NUMA nodes unknown: y".into()]
+            )),
             stolen: Ok(None),
             membarrier: false,
             ..facts()
@@ -355,6 +378,7 @@ mod tests {
             stolen: Err("/proc/stat: No such file or directory".into()),
             cgroups: Err("/sys/fs/cgroup: no cgroup hierarchy of use here".into()),
             types: Types::Unreadable("cannot read /sys/kernel/btf/vmlinux: No such file or directory".into()),
+            topology: Err("/sys/devices/system/cpu: No such file or directory".into()),
             cpus: Err("/sys/devices/system/cpu: No such file or directory".into()),
             attempt: Attempt::Failed("cannot tell the CPUs".into()),
             ..facts()

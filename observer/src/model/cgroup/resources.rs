@@ -303,7 +303,8 @@ mod tests {
         Cgroup {
             id: Key::v2(7),
             path,
-            unit: None,
+            identity: None,
+            names: None,
             cpu,
             resources: Arc::new(resources),
             sched: None,

@@ -104,7 +104,7 @@ pub(super) fn victims(buffer: &mut Buffer, area: Rect, palette: Palette, victims
     let room = area.width.saturating_sub(right + 2);
     let plain = palette.style(Tone::Plain);
     for (y, victim) in (0..area.height).zip(&victims[..shown]) {
-        text::put(buffer, area, 0, y, &text::tail(&victim.party.name, name), plain);
+        text::put(buffer, area, 0, y, &text::tail(&victim.name, name), plain);
         text::put_right(buffer, area, right, y, RATE, &Format::PerSecond.text(Some(victim.rate)), plain);
         text::put(buffer, area, right + 2, y, &behind(&victim.behind, victim.behind.rate / victim.rate, room), plain);
     }

@@ -27,6 +27,8 @@ pub static COLUMNS: &[Column<Cgroup>] = &[
     Column::number(&cgroup::STEAL, Format::Percent, 6).priority(3),
     Column::number(&cgroup::LIMIT, Format::Cpus, 6).priority(3),
     Column::number(&cgroup::LOCAL_RUN_RATIO, Format::Percent, 9).priority(4),
+    Column::number(&cgroup::LOCAL_DISPATCHES, Format::Percent, 6).priority(4),
+    Column::number(&cgroup::MIGRATIONS, Format::Rate, 8).priority(6),
     Column::part("USER", &cgroup::CPU_TIME, &[("cpu.mode", "user")], Format::Percent, 6).priority(7),
     Column::part("SYSTEM", &cgroup::CPU_TIME, &[("cpu.mode", "system")], Format::Percent, 7).priority(8),
     Column::number(&cgroup::RUN_TIME, Format::Percent, 6).priority(6),
@@ -80,9 +82,9 @@ pub(super) fn list(
             Fold::Open => "▾ ",
             Fold::Closed => "▸ ",
         };
-        let label = if tree && line.depth > 0 { cgroup.name() } else { &*cgroup.path };
+        let label = if tree && line.depth > 0 { cgroup.title() } else { cgroup.full_title() };
         let note = noted.map_or_else(String::new, |room| blame::main(&blamed.culprits(cgroup.id), room)).into();
-        Some(Line { row: row(snapshot, cgroup), label: label.into(), indent: line.depth * 2, mark, dim: !line.matches, note })
+        Some(Line { row: row(snapshot, cgroup), label, indent: line.depth * 2, mark, dim: !line.matches, note })
     });
     let drawn = table.draw(buffer, area, lines);
     if sort.is_some() {

@@ -1,17 +1,19 @@
 //! One cgroup's page, the most telling first: its ledger, whom it waited for and whom it delayed, its waits, and all its metrics.
 
+use std::borrow::Cow;
+
 use observer_common::sched::Key;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::ledger::Ledger;
 use super::{below, blame, cgroups, row, trouble, waits};
-use crate::model::blame::{List, Victim};
+use crate::model::blame::{List, Victim, titled};
 use crate::model::cgroup::resources::{
     CPU_PRESSURE, IO_PRESSURE, MEMORY_EVENTS, MEMORY_HIGH, MEMORY_LIMIT, MEMORY_PRESSURE, MEMORY_USAGE,
 };
 use crate::model::metric::Shape;
-use crate::model::{Attributes, Blame, Cgroup, Entity, Row, Snapshot, Value, cgroup};
+use crate::model::{Attributes, Blame, Cgroup, Entity, Label, Row, Snapshot, Value, cgroup};
 use crate::tui::app::{App, Hits};
 use crate::tui::format::{Format, UNKNOWN, duration};
 use crate::tui::palette::{Palette, Tone};
@@ -24,6 +26,8 @@ const TITLE: usize = 11;
 const NUMBER: usize = 9;
 /// A list is at most so long: what matters is at its top, and what comes below it is to be seen, too.
 const LIST: u16 = 12;
+/// The histogram's title.
+const WAITS: &str = "Waits that ended in the interval";
 const OOM_KILL: Attributes = &[("observer.memory.event", "oom_kill")];
 const SOME: Attributes = &[("system.pressure.stall_type", "some")];
 
@@ -51,13 +55,13 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, key: Key, buffer: &mut Buffer
     page.top(snapshot, &row, left.height);
     if wide {
         let height = histogram.min(right.height / 2);
-        waits::draw(buffer, Rect { height, ..right }, palette, ended.as_ref());
+        waits::draw(buffer, Rect { height, ..right }, palette, WAITS, ended.as_ref());
         let mut numbers = Page::new(right.width, palette);
         numbers.numbers(&row);
         numbers.show(buffer, below(right, height + 1), 0);
     } else {
         page.numbers(&row);
-        waits::draw(buffer, right, palette, ended.as_ref());
+        waits::draw(buffer, right, palette, WAITS, ended.as_ref());
     }
     hits.body = left;
     hits.scrollable = usize::from(page.used.saturating_sub(left.height));
@@ -73,8 +77,8 @@ struct Page {
 
 impl Page {
     fn new(width: u16, palette: Palette) -> Page {
-        // Labels and ledger, three lists with their titles, every metric.
-        let height = 8 + 3 * (LIST + 1) + Cgroup::metrics().len() as u16 + 1;
+        // Labels, names and ledger, three lists with their titles, every metric.
+        let height = 9 + 3 * (LIST + 1) + Cgroup::metrics().len() as u16 + 1;
         Page { buffer: Buffer::empty(Rect::new(0, 0, width, height)), used: 0, palette }
     }
 
@@ -104,14 +108,16 @@ impl Page {
 
     /// What one wants to know first; `height` lines can be seen at once.
     fn top(&mut self, snapshot: &Snapshot, row: &Row<'_, Cgroup>, height: u16) {
-        self.add(1, |buffer, area, palette| {
-            text::put(buffer, area, 0, 0, &text::head(&labels(row), area.width), palette.style(Tone::Plain));
-        });
+        self.add(1, |buffer, area, palette| text::put_pieces(buffer, area, 0, palette, labels(row)));
+        let names = names(row.is);
+        if !names.is_empty() {
+            self.add(1, |buffer, area, palette| text::put_pieces(buffer, area, 0, palette, names));
+        }
         let mut used = 0;
         let ledger = Ledger::of(row, &cgroup::LEDGER);
         self.add(3, |buffer, area, palette| used = ledger.draw(buffer, area, palette, true));
         self.used -= 3 - used;
-        self.add(1, |buffer, area, palette| longest(buffer, area, palette, row));
+        self.add(1, |buffer, area, palette| longest(buffer, area, palette, snapshot, row));
         let memory = memory(row);
         if !memory.is_empty() {
             self.add(1, |buffer, area, palette| text::put_pieces(buffer, area, 0, palette, memory));
@@ -160,24 +166,51 @@ impl Page {
     }
 }
 
-/// What else names it, and its CPU time beside its limit.
-fn labels(row: &Row<'_, Cgroup>) -> String {
-    let labels = row.is.labels().into_iter().filter(|(name, _)| *name != "cgroup");
-    let mut words: Vec<_> = labels.map(|(name, label)| format!("{name} {label}")).collect();
-    words.push(format!("CPU {}", Format::Percent.text(row.number(&cgroup::CPU_TIME, &[]))));
-    if let Some(limit) = row.number(&cgroup::LIMIT, &[]) {
-        words.push(format!("of at most {}", Format::Percent.text(Some(limit))));
-    }
-    words.join("  ")
+/// Where it is, and its CPU time beside its limit.
+fn labels(row: &Row<'_, Cgroup>) -> Vec<Piece> {
+    let shown = |(name, label): (&'static str, Label<'_>)| {
+        let priority = match name {
+            "hierarchy" | "id" => 2,
+            "session" | "user" => 1,
+            // A container's scope is called what the title says.
+            "unit" if label.to_string() != row.is.name() || row.is.identity.as_ref()?.container.is_none() => 0,
+            _ => return None,
+        };
+        Some(piece(priority, Tone::Plain, format!("{name} {label}")))
+    };
+    let mut pieces: Vec<_> = row.is.labels().into_iter().filter_map(shown).collect();
+    let by = row.is.resources.limiting.cpu.as_deref().filter(|by| **by != *row.is.path);
+    let by = by.map_or_else(String::new, |by| format!(", the limit of {by}"));
+    let limit = row.number(&cgroup::LIMIT, &[]).map(|limit| format!("  of at most {}{by}", Format::Percent.text(Some(limit))));
+    let cpu = Format::Percent.text(row.number(&cgroup::CPU_TIME, &[]));
+    pieces.push(piece(0, Tone::Plain, format!("CPU {cpu}{}", limit.unwrap_or_default())));
+    pieces
+}
+
+/// Container and pod, by name as far as that is known; nothing outside of both.
+fn names(cgroup: &Cgroup) -> Vec<Piece> {
+    let Cow::Owned(title) = cgroup.full_title() else { return Vec::new() };
+    let mut pieces = vec![piece(0, Tone::Plain, title)];
+    pieces.extend(cgroup.labels().into_iter().filter_map(|(name, label)| {
+        let priority = match name {
+            "image" => 1,
+            "runtime" | "qos" => 2,
+            "container" | "pod" => 3,
+            _ => return None,
+        };
+        Some(piece(priority, Tone::Plain, format!("{name} {label}")))
+    }));
+    pieces
 }
 
 /// Waits going on, and the longest of those that ended.
-fn longest(buffer: &mut Buffer, area: Rect, palette: Palette, row: &Row<'_, Cgroup>) {
+fn longest(buffer: &mut Buffer, area: Rect, palette: Palette, snapshot: &Snapshot, row: &Row<'_, Cgroup>) {
     let pending = Format::Duration.text(row.number(&cgroup::WAIT_PENDING, &[]));
     let longest = match &row.is.longest {
         Some(longest) => {
             let time = duration(longest.time as f64 / 1e9);
-            format!("longest wait {time}: {} {}, behind {}", longest.tid, longest.comm, longest.culprit)
+            let culprit = titled(&snapshot.is, &longest.culprit);
+            format!("longest wait {time}: {} {}, behind {culprit}", longest.tid, longest.comm)
         }
         None => format!("longest wait {UNKNOWN}"),
     };

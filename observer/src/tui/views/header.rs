@@ -96,22 +96,29 @@ fn health(snapshot: &Snapshot, room: u16) -> String {
     if text::width(&off) <= room { off } else { text(|_| false) }
 }
 
+/// The views, then the filter; where there is no room for both the other views are numbers only.
 fn tabs(app: &App, buffer: &mut Buffer, area: Rect, hits: &mut Hits) {
     let palette = app.options.palette;
-    let mut x = 0;
-    for view in View::ALL {
-        let current = view == app.view;
-        let (number, name) = (view.number(), view.name());
-        let title = if current { format!("[{number} {name}]") } else { format!(" {number} {name} ") };
-        let end = text::put(buffer, area, x, 0, &title, palette.style(if current { Tone::Title } else { Tone::Dim }));
-        hits.tabs.push((Rect::new(area.x + x, area.y, end - x, 1).intersection(area), view));
-        x = end + 1;
-    }
     let filter = match (app.typing, app.filter.is_empty()) {
         (true, _) => format!("/{}_", app.filter),
         (false, false) => format!("filter: {}", app.filter),
-        (false, true) => return,
+        (false, true) => String::new(),
     };
+    let title = |view: View, name: &str| {
+        let (number, current) = (view.number(), view == app.view);
+        if current { format!("[{number} {}]", view.name()) } else { format!(" {number}{name} ") }
+    };
+    let whole = View::ALL.map(|view| title(view, &format!(" {}", view.name())));
+    let needed: u16 = whole.iter().map(|title| text::width(title) + 1).sum();
+    let is_tight = !filter.is_empty() && needed.saturating_add(text::width(&filter)) > area.width;
+    let titles = if is_tight { View::ALL.map(|view| title(view, "")) } else { whole };
+    let mut x = 0;
+    for (view, title) in View::ALL.into_iter().zip(titles) {
+        let tone = if view == app.view { Tone::Title } else { Tone::Dim };
+        let end = text::put(buffer, area, x, 0, &title, palette.style(tone));
+        hits.tabs.push((Rect::new(area.x + x, area.y, end - x, 1).intersection(area), view));
+        x = end + 1;
+    }
     let room = area.width.saturating_sub(x);
     text::put(buffer, area, x, 0, &text::tail(&filter, room), palette.style(Tone::Key));
 }

@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{cgroups, health, memory, overview, tasks, tcp};
+use super::{cgroups, cpus, health, memory, overview, tasks, tcp};
 use crate::model::memory::{ALLOCATIONS, FAILURES, FALLBACKS};
 use crate::model::{Entity, host};
 use crate::tui::app::{App, Hits, View};
@@ -59,6 +59,7 @@ fn lines(view: View, width: u16) -> Vec<(Tone, String)> {
         }
         View::Cgroups => columns(&mut lines, cgroups::COLUMNS, width),
         View::Tasks => columns(&mut lines, tasks::COLUMNS, width),
+        View::Cpus => columns(&mut lines, cpus::COLUMNS, width),
         View::Tcp => columns(&mut lines, tcp::COLUMNS, width),
         View::Health => {
             for metric in [&host::RESIDUAL, &host::DROPPED] {

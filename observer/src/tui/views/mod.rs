@@ -2,6 +2,7 @@
 
 pub mod blame;
 pub mod cgroups;
+pub mod cpus;
 pub mod detail;
 pub mod events;
 pub mod header;
@@ -37,6 +38,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) -> Hits {
             View::Overview => overview::draw(app, snapshot, buffer, body, &mut hits),
             View::Cgroups => cgroups::draw(app, snapshot, buffer, body, &mut hits),
             View::Tasks => tasks::draw(app, snapshot, buffer, body, &mut hits),
+            View::Cpus => cpus::draw(app, snapshot, buffer, body, &mut hits),
             View::Tcp => tcp::draw(app, snapshot, buffer, body, &mut hits),
             View::Health => health::draw(app, snapshot, buffer, body, &mut hits),
             View::Memory => memory::draw(app, snapshot, buffer, body, &mut hits),

@@ -14,7 +14,7 @@ use crate::tui::table::{Cell, Column, Line, Segment, Table, Whole};
 use crate::tui::text::{self, Piece, piece};
 
 /// A CPU's time by mode as a bar; idle time is what is left of it.
-static MODES: &[Segment] = &[
+pub(super) static MODES: &[Segment] = &[
     Segment { attributes: &[("cpu.mode", "user")], symbol: "█", name: "user", tone: Tone::User },
     Segment { attributes: &[("cpu.mode", "nice")], symbol: "▒", name: "nice", tone: Tone::User },
     Segment { attributes: &[("cpu.mode", "system")], symbol: "s", name: "system", tone: Tone::System },

@@ -51,14 +51,14 @@ pub fn evidence(blame: &Blame<'_>) -> Evidence {
         culprits.main().map(|(blamed, share)| (blamed.clone(), share))
     });
     let (throttled, quota) = throttled(&rows, &losses, &parents);
-    let path = |(index, number): (usize, f64)| (cgroups[index].path.to_string(), number);
+    let titled = |(index, number): (usize, f64)| (cgroups[index].full_title().into_owned(), number);
     let waited = row(snapshot, &snapshot.is.host).number(&host::LEDGER, WAITED);
     Evidence {
         wait: waited.or_else(|| sum(cpus.iter().filter_map(|row| row.number(&cpu::WAIT_TIME, &[])).collect())),
-        most: most.map(path),
+        most: most.map(titled),
         behind,
         steal: sum(steal).map(|steal| steal / count),
-        throttled: throttled.map(path),
+        throttled: throttled.map(titled),
         quota,
         compared: snapshot.interval().is_some(),
     }
@@ -74,7 +74,7 @@ fn throttled(rows: &[Row<'_, Cgroup>], losses: &[Loss], parents: &[Option<usize>
     let Some((index, number)) = largest(&tasks).filter(|(_, number)| *number > 0.0) else { return (largest(&stopped), None) };
     let mut ancestors = std::iter::successors(Some(index), |index| parents[*index]);
     let limiting = ancestors.find(|index| stopped[*index].is_some_and(|stopped| stopped > 0.0));
-    let quota = limiting.filter(|limiting| *limiting != index).map(|limiting| rows[limiting].is.path.to_string());
+    let quota = limiting.filter(|limiting| *limiting != index).map(|limiting| rows[limiting].is.full_title().into_owned());
     (Some((index, number)), quota)
 }
 

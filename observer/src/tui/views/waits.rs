@@ -1,6 +1,5 @@
 //! How waits were distributed in the last interval.
 
-use observer_common::latency::{BUCKETS, FINE, SCALE};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -14,16 +13,11 @@ pub(super) fn waits(row: &Row<'_, Cgroup>) -> Option<Histogram> {
     row.grown(&cgroup::LATENCY)
 }
 
-/// A bar an octave, of those that fit; the shortest are put together.
-pub(super) fn draw(buffer: &mut Buffer, area: Rect, palette: Palette, waits: Option<&Histogram>) {
+/// A bar an octave, of those that fit; the shortest are put together. The title begins as it is given, and goes on with numbers.
+pub(super) fn draw(buffer: &mut Buffer, area: Rect, palette: Palette, title: &str, waits: Option<&Histogram>) {
     let quantile = |q| waits.and_then(|waits| waits.quantile(q)).map_or_else(|| UNKNOWN.into(), duration);
     let number = waits.map_or_else(|| UNKNOWN.into(), |waits| count(waits.count() as f64));
-    let title = format!(
-        "Waits that ended in the interval: {number}   p50 {}  p90 {}  p99 {}",
-        quantile(0.5),
-        quantile(0.9),
-        quantile(0.99)
-    );
+    let title = format!("{title}: {number}   p50 {}  p90 {}  p99 {}", quantile(0.5), quantile(0.9), quantile(0.99));
     let inner = text::panel(buffer, area, palette, &title, "");
     let bars = waits.map(|waits| octaves(waits, usize::from(inner.height))).unwrap_or_default();
     let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(0);
@@ -46,14 +40,7 @@ pub(super) fn lines(waits: Option<&Histogram>) -> u16 {
 /// Counts by octave from the first that holds something to the last, at most `room` of them: the shortest waits are put together when
 /// there are more. The bound is in seconds, `None` above the last.
 fn octaves(waits: &Histogram, room: usize) -> Vec<(Option<f64>, u64)> {
-    let mut bars: Vec<(Option<f64>, u64)> = Vec::new();
-    let fine = 1 << SCALE;
-    let mut from = 0;
-    while from < BUCKETS {
-        let to = if from == 0 || from > FINE { from + 1 } else { from + fine };
-        bars.push((histogram::upper(to - 1), waits.counts[from..to].iter().sum()));
-        from = to;
-    }
+    let bars: Vec<_> = (0..).map(histogram::octave_upper).zip(waits.octaves()).collect();
     let first = bars.iter().position(|(_, count)| *count > 0);
     let (Some(first), Some(last)) = (first, bars.iter().rposition(|(_, count)| *count > 0)) else { return Vec::new() };
     let mut bars = bars[first..=last].to_vec();

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use observer_common::sched::Key;
 
-use crate::model::cgroup::CpuStat;
-use crate::model::cpu::{Time, Topology};
-use crate::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Snapshot, Source, State};
+use crate::model::cgroup::{CpuStat, Identity};
+use crate::model::cpu::Time;
+use crate::model::{Cgroup, Cpu, Histogram, Host, Sample, Sched, Snapshot, Source, State, Topology};
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 
@@ -26,9 +26,10 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
         host: Host { name: "node-7".into(), uptime: Some((1000 + step) * SECOND + step * 7), ..Host::default() },
         cpus: vec![Cpu {
             number: 3,
-            topology: Topology { core: Some(1), llc: None, node: Some(0) },
+            topology: Topology { core: Some(1), node: Some(0), ..Topology::default() },
             time: Time { user: Some(5 * SECOND + step), steal: Some(SECOND / 2), ..Time::default() },
             sched: Some(Arc::new(sched(step))),
+            ..Cpu::default()
         }],
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
         contentions: Vec::new(),
@@ -47,7 +48,8 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
     Cgroup {
         id: Key::v2(1000 + number),
         path: format!("/system.slice/service-{number}.service").into(),
-        unit: Some(format!("service-{number}.service").into()),
+        identity: Some(Arc::new(Identity { unit: Some(format!("service-{number}.service").into()), ..Identity::default() })),
+        names: None,
         cpu: CpuStat {
             usage: Some(7 * SECOND + step),
             user: Some(4 * SECOND),
