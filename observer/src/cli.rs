@@ -37,6 +37,10 @@ pub struct Shared {
     /// Attach nothing to the kernel: read /proc and cgroup files alone [env: OBSERVER_BPF=false]
     #[arg(long, global = true)]
     pub no_bpf: bool,
+    /// A latency objective, of a cgroup's path or a command's name: "/a.slice 1ms for 99.9% in 1h". Several are allowed, and go before
+    /// those of the file [env: OBSERVER_OBJECTIVE, with ; between two]
+    #[arg(long, global = true, value_name = "WHOSE WAIT for SHARE [in WINDOW]", allow_hyphen_values = true)]
+    pub objective: Vec<String>,
     /// Where /proc is [env: OBSERVER_PROC_ROOT] [default: /proc]
     #[arg(long, global = true, value_name = "DIR")]
     pub proc_root: Option<String>,
@@ -186,6 +190,7 @@ impl Cli {
         let mut add = |key, value: &Option<String>| given.extend(value.clone().map(|value| (key, value)));
         add("interval", &shared.interval);
         add("bpf", &shared.no_bpf.then(|| "false".to_owned()));
+        add("objective", &(!shared.objective.is_empty()).then(|| shared.objective.join("; ")));
         add("roots.proc", &shared.proc_root);
         add("roots.sys", &shared.sys_root);
         add("roots.cgroup", &shared.cgroup_root);
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn every_flag_reaches_its_setting() {
-        let line = "observer --interval 2s --no-bpf --proc-root /p --sys-root /s --cgroup-root /c --host-root /h --kubelet http://k:1 --event-retransmits 9in1s \
+        let line = "observer --interval 2s --no-bpf --objective a --objective b --proc-root /p --sys-root /s --cgroup-root /c --host-root /h --kubelet http://k:1 --event-retransmits 9in1s \
                     --event-stall 1s --log-level info --log-file /l";
         let given = |rest: &str| Cli::try_parse_from(format!("{line} {rest}").split(' ')).unwrap().settings();
         let mut keys: Vec<_> = given("export --endpoint http://a --protocol grpc").into_iter().map(|(key, _)| key).collect();
@@ -283,7 +288,10 @@ mod tests {
         let missing = message("observer config");
         assert!(missing.contains("not provided: <--print-default|--check>; see"), "{missing}");
         let kind = message("observer dump --entity pod");
-        assert!(kind.contains("host, cpu, cgroup, contention, memory, tcp_flow, netns, process, thread, source"), "{kind}");
+        assert!(
+            kind.contains("host, cpu, cgroup, objective, contention, memory, tcp_flow, netns, process, thread, source"),
+            "{kind}"
+        );
     }
 
     #[test]

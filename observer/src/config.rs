@@ -4,6 +4,7 @@
 //! The three layers write through the same function, so they accept the same words and refuse them with the same sentence.
 
 mod file;
+mod objectives;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub use file::{DEFAULT_FILE, File};
 
 use crate::collect::Roots;
 use crate::findings::{Burst, Thresholds};
+use crate::model::objective::Slo;
 
 /// What observer was asked to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +28,8 @@ pub struct Config {
     pub kubelet: Option<String>,
     /// From when on something is an event.
     pub events: Thresholds,
+    /// Latency objectives, each with a name of its own.
+    pub objectives: Vec<Slo>,
     /// observer's own log.
     pub log: Log,
     /// `observer export`.
@@ -120,6 +124,7 @@ impl Default for Config {
             roots: Roots::default(),
             kubelet: None,
             events: Thresholds::default(),
+            objectives: Vec::new(),
             log: Log { level: Level::Warn, file: None },
             export: Export::default(),
             tui: Tui::default(),
@@ -134,6 +139,8 @@ pub enum Form {
     Text(&'static str),
     /// `true` or `false`.
     Switch,
+    /// Tables with these keys and values that are right; elsewhere their words in one line.
+    Tables(&'static [(&'static str, &'static str)]),
 }
 
 /// One setting.
@@ -174,6 +181,16 @@ pub static SETTINGS: &[Setting] = &[
         form: Form::Switch,
         set: |config, value| switch(value).map(|on| config.bpf = on),
         show: |config| Some(config.bpf.to_string()),
+    },
+    Setting {
+        key: "objective",
+        flag: "--objective",
+        env: "OBSERVER_OBJECTIVE",
+        help: "A latency objective: this share of the dispatches of a cgroup (* for any characters but a slash), or instead of a command, \
+               waits no longer for a CPU; what may wait longer is the budget of the window.",
+        form: Form::Tables(objectives::KEYS),
+        set: |config, value| objectives::words(value).map(|slos| config.objectives = slos),
+        show: |config| objectives::show(&config.objectives),
     },
     Setting {
         key: "roots.proc",
@@ -363,10 +380,14 @@ pub fn print_default() -> String {
         }
         text.push_str(&format!("# {} ({}, {})\n", setting.help, setting.flag, setting.env));
         let value = |value: String| match setting.form {
-            Form::Text(_) => toml::Value::String(value).to_string(),
+            Form::Text(_) | Form::Tables(_) => toml::Value::String(value).to_string(),
             Form::Switch => value,
         };
         match ((setting.show)(&config), setting.form) {
+            (_, Form::Tables(keys)) => {
+                text.push_str(&format!("# [[{name}]]\n"));
+                keys.iter().for_each(|(key, example)| text.push_str(&format!("# {key} = {}\n", value((*example).into()))));
+            }
             (Some(shown), _) => text.push_str(&format!("{name} = {}\n", value(shown))),
             (None, Form::Text(example)) => text.push_str(&format!("# {name} = {}\n", value(example.into()))),
             (None, Form::Switch) => {}

@@ -63,7 +63,7 @@ fn bad_usage() {
     refused(&mut observer("dump --count 0"), &["--count"]);
     refused(
         &mut observer("dump --entity pod"),
-        &["--entity", "host, cpu, cgroup, contention, memory, tcp_flow, netns, process, thread, source"],
+        &["--entity", "host, cpu, cgroup, objective, contention, memory, tcp_flow, netns, process, thread, source"],
     );
     refused(&mut observer("dump --cgroup a.slice"), &["--cgroup", "a.slice", "/system.slice"]);
     refused(&mut observer("dump --interval 1"), &["--interval", "200ms"]);

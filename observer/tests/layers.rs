@@ -38,9 +38,9 @@ const LAYERS: &[Layer] = &[
     Layer { name: "findings", knows: &["model"], crates: None, sentence: "findings knows only model: samples in, events out" },
     Layer {
         name: "config",
-        knows: &["collect::Roots", "findings::Thresholds", "findings::Burst"],
+        knows: &["collect::Roots", "findings::Thresholds", "findings::Burst", "model::objective"],
         crates: None,
-        sentence: "config knows collect::Roots and findings::Thresholds, which it fills, and no other layer",
+        sentence: "config knows collect::Roots, findings::Thresholds and model::objective, which it fills, and no other layer",
     },
     Layer {
         name: "cli",

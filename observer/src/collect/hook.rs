@@ -12,20 +12,23 @@ use observer_common::tasks::Task;
 use super::Roots;
 use super::bpf::accounts::Accounts;
 use super::bpf::blame::{self, Blame};
+use super::bpf::commands::Commands;
 use super::bpf::flows::Flows;
 use super::bpf::focus::{Focus, Seen};
 use super::bpf::loader::Programs;
 use super::bpf::memory;
 use super::bpf::pending;
 use super::bpf::sched::{Entry, Tables};
+use super::bpf::starved;
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::{Listing, Ran};
+use crate::model::cpu::Starved;
 use crate::model::memory::StallLatency;
 use crate::model::tcp::Resent;
 use crate::model::text::escape_padded;
 use crate::model::{
-    Allocations, Contention, Depths, Histogram, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals, Traffic,
+    Allocations, Command, Contention, Depths, Histogram, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals, Traffic,
 };
 use crate::sys;
 
@@ -42,6 +45,7 @@ pub(super) struct Attached {
     accounts: Accounts,
     blame: Blame,
     focus: Focus,
+    commands: Commands,
     flows: Flows,
     /// Why the flows of the last round could not be taken.
     flows_trouble: Option<String>,
@@ -80,6 +84,7 @@ impl Hook {
                     accounts,
                     blame,
                     focus,
+                    commands: Commands::default(),
                     flows,
                     flows_trouble: None,
                     flows_took: None,
@@ -133,6 +138,13 @@ impl Hook {
                 Some(Traffic { arrived, left })
             }
             _ => None,
+        }
+    }
+
+    /// Counts the processes of commands with these names, escaped, apart from now on.
+    pub(super) fn watch(&mut self, names: &[String]) {
+        if let Hook::On(on) = self {
+            on.commands = Commands::new(names);
         }
     }
 
@@ -295,6 +307,19 @@ impl Hook {
         }
     }
 
+    /// The watched commands, where it is known who lives.
+    pub(super) fn commands(&self) -> Vec<Command> {
+        match self {
+            Hook::On(on) => on.commands.rows(),
+            Hook::Off(_) => Vec::new(),
+        }
+    }
+
+    /// CPUs that tasks of real-time priority keep from ordinary ones, as far as the task iterator tells.
+    pub(super) fn starved(&self) -> Vec<Starved> {
+        starved::starved(self.records())
+    }
+
     /// What TCP sent again on the whole machine, unknown while that is not counted, and the TCP family's row of health.
     pub(super) fn tcp(&self) -> (TcpTotals, Source) {
         const NAME: &str = "tcp";
@@ -386,21 +411,22 @@ impl Hook {
 
 impl Attached {
     fn turn(&mut self) {
-        let Attached { programs, accounts, blame, .. } = self;
+        let Attached { programs, accounts, blame, commands, .. } = self;
         self.turned = [Some(Instant::now()), self.turned[0]];
         blame.begin();
-        programs.sched.turn(&mut |cpu, entry| book(accounts, blame, cpu, entry));
+        programs.sched.turn(&mut |cpu, entry| book(accounts, blame, commands, cpu, entry));
     }
 
     fn drain(&mut self, listing: &Listing) {
-        let Attached { programs, accounts, blame, depths, .. } = self;
+        let Attached { programs, accounts, blame, depths, commands, focused, .. } = self;
         // A listing that failed says nothing about who died.
         let listed = !listing.groups.is_empty();
         if listed {
             accounts.list(listing.groups.iter().map(|group| (group.key, group.parent)));
         }
         accounts.begin_drain();
-        programs.sched.drain(&mut |cpu, entry| book(accounts, blame, cpu, entry));
+        commands.begin();
+        programs.sched.drain(&mut |cpu, entry| book(accounts, blame, commands, cpu, entry));
         measure(depths, &programs.sched);
         let runs = programs.sched.open_runs().into_iter().map(|run| (run.cpu, blame.cgroup_of(run.key), run.time));
         let tasks = programs.tasks.as_ref().ok().filter(|tasks| !tasks.records().is_empty());
@@ -414,9 +440,10 @@ impl Attached {
             let named: HashSet<Key> = listing.groups.iter().map(|group| group.key).collect();
             blame.settle(|key| named.contains(&key), alive.as_ref());
         }
+        let watched = commands.live(tasks.map_or(&[], Tasks::records), focused);
         programs.flush_log();
         self.take_flows();
-        self.refocus();
+        self.refocus(watched);
     }
 
     /// Takes the flows of the generation that ended.
@@ -435,13 +462,15 @@ impl Attached {
         self.flows_took = Some(began.elapsed());
     }
 
-    /// Chooses anew which cgroups are split by process.
-    fn refocus(&mut self) {
-        let [Some(now), Some(before)] = self.turned else { return };
-        let on_itself = self.blame.on_itself();
-        let interval = u64::try_from((now - before).as_nanos()).unwrap_or(u64::MAX);
-        let seen = Seen { on_itself: &on_itself, only_root_ran: self.accounts.only_root_ran(), interval };
-        let chosen = self.focus.choose(&seen);
+    /// Chooses anew which cgroups are split by process, those among them that hold processes of watched commands.
+    fn refocus(&mut self, watched: Vec<Key>) {
+        let mut chosen = self.focus.watch(watched);
+        if let [Some(now), Some(before)] = self.turned {
+            let on_itself = self.blame.on_itself();
+            let interval = u64::try_from((now - before).as_nanos()).unwrap_or(u64::MAX);
+            let seen = Seen { on_itself: &on_itself, only_root_ran: self.accounts.only_root_ran(), interval };
+            chosen = self.focus.choose(&seen);
+        }
         if chosen != self.focused {
             let left = self.programs.sched.focus(&chosen);
             if !left.is_empty() {
@@ -486,10 +515,11 @@ fn off(name: &'static str, reason: String) -> Source {
 }
 
 /// Adds what a table holds to the totals.
-fn book(accounts: &mut Accounts, blame: &mut Blame, cpu: u32, entry: Entry<'_>) {
+fn book(accounts: &mut Accounts, blame: &mut Blame, commands: &mut Commands, cpu: u32, entry: Entry<'_>) {
     match entry {
         Entry::Slot(slot) => {
             blame.slot(slot);
+            commands.slot(cpu, slot);
             accounts.add(cpu, slot);
         }
         Entry::Cell(cell) => blame.cell(cell),

@@ -25,7 +25,7 @@ use self::tasks::TaskSource;
 pub use roots::Roots;
 
 use crate::model::cgroup::CpuStat;
-use crate::model::cpu::Time;
+use crate::model::cpu::{Starved, Time};
 use crate::model::tcp::{KernelTcp, Who};
 use crate::model::{Allocator, Cgroup, Cpu, Host, NetNs, Sample, Source, State, TcpFlow, TcpTotals};
 
@@ -42,6 +42,8 @@ pub struct Collector {
     cgroups: Option<Cgroups>,
     names: Names,
     hook: Hook,
+    /// Commands whose processes are to be counted apart.
+    watched: Vec<String>,
     tasks: TaskSource,
     /// Somebody waits for the first sample, and more come soon.
     is_hasty: bool,
@@ -61,6 +63,7 @@ impl Collector {
             placed: Vec::new(),
             cgroups: None,
             hook: Hook::off("the programs are not attached (--no-bpf)"),
+            watched: Vec::new(),
             is_hasty: false,
         }
     }
@@ -84,6 +87,7 @@ impl Collector {
         let online = self.machine.as_ref().and_then(|machine| machine.online.as_deref());
         self.is_hasty = false;
         self.hook = Hook::attach(&self.roots, online.unwrap_or_default(), &self.places(), adapt);
+        self.hook.watch(&self.watched);
         self.start = SystemTime::now();
     }
 
@@ -96,6 +100,12 @@ impl Collector {
     /// Splits these cgroups by process, besides those that deserve it by themselves.
     pub fn focus(&mut self, keys: Vec<Key>) {
         self.hook.focus(keys);
+    }
+
+    /// Counts the processes of commands with these names, escaped, apart from now on: their cgroups are split by process.
+    pub fn watch(&mut self, commands: Vec<String>) {
+        self.hook.watch(&commands);
+        self.watched = commands;
     }
 
     /// Reads the hook's tables as on a kernel without `membarrier`: for tests.
@@ -161,6 +171,7 @@ impl Collector {
         host.vmstat = health.read("vmstat", || self.proc.vmstat());
         let memory = self.memory(&mut health);
         let long_stalls = self.hook.long_stalls(&path);
+        let starved = self.starved();
         let tcp_flows = self.hook.tcp_flows(&path);
         host.pages = memory.iter().find_map(|row| Some(row.counts.as_ref()?.pages()));
         host.tcp = self.tcp(&mut health, netstat);
@@ -179,9 +190,12 @@ impl Collector {
             host,
             cpus,
             cgroups,
+            objectives: Vec::new(),
+            commands: self.hook.commands(),
             contentions,
             memory,
             long_stalls,
+            starved,
             tcp_flows,
             netns,
             processes,
@@ -244,6 +258,16 @@ impl Collector {
             NetNs { inode, resent, kernel: process.and_then(|pid| self.proc.tcp_of(*pid, inode)) }
         };
         self.hook.netns().into_iter().map(row).collect()
+    }
+
+    /// CPUs that tasks of real-time priority keep from ordinary ones, with what limits those.
+    fn starved(&mut self) -> Vec<Starved> {
+        let mut starved = self.hook.starved();
+        if !starved.is_empty() {
+            let limit = self.proc.real_time_share().ok();
+            starved.iter_mut().for_each(|starved| starved.limit = limit);
+        }
+        starved
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, Error, Form, SETTINGS, Setting};
+use super::{Config, Error, Form, SETTINGS, Setting, objectives};
 
 /// Read when it exists and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/observer/config.toml";
@@ -71,6 +71,15 @@ fn apply_value(config: &mut Config, file: &File, setting: &Setting, value: &Span
     let word = match (setting.form, value.get_ref()) {
         (Form::Text(_), DeValue::String(text)) => text.to_string(),
         (Form::Switch, DeValue::Boolean(on)) => on.to_string(),
+        (Form::Tables(_), DeValue::Array(tables)) => {
+            config.objectives =
+                objectives::tables(tables).map_err(|(place, problem)| file.refuse(place.unwrap_or(at), problem))?;
+            return Ok(());
+        }
+        (Form::Tables(_), other) => {
+            let problem = format!("{0} must be tables that begin with [[{0}]], found {1}", setting.key, described(other));
+            return Err(file.refuse(at, problem));
+        }
         (Form::Text(example), other) => {
             let problem = format!("{} must be a string such as {example:?}, found {}", setting.key, described(other));
             return Err(file.refuse(at, problem));

@@ -85,6 +85,87 @@ fn the_kubelet() {
 }
 
 #[test]
+fn objectives_in_words() {
+    let check = |value: &str, expected: &str| check(&[("objective", value)], &[], "", expected);
+    check("/a.slice 1ms for 99.9%", "objective=/a.slice 1ms for 99.9% in 1h");
+    check(
+        "nginx: worker 250us for 99% in 1d; / 2s for 50.25%",
+        "objective=nginx: worker 250us for 99% in 1day; / 2s for 50.25% in 1h",
+    );
+    check("/a b/ 1ms for 99.9% in 10s", "objective=/a b 1ms for 99.9% in 10s");
+    for wrong in ["", "/a", "/a 1ms", "/a 1ms for", "1ms for 99%"] {
+        check(
+            wrong,
+            &format!(
+                "--objective: {wrong:?} is not an objective: write it as /a.slice 1ms for 99.9% in 1h, or with a command's name for the path"
+            ),
+        );
+    }
+    let refused = |value: &str, expected: &str| check(value, &format!("--objective: {value:?} is wrong: {expected}"));
+    refused("/a 1 for 99%", r#"wait: "1" is not a duration: write a number and a unit, as in 200ms, 1s or 2m"#);
+    refused("/a 999ns for 99%", r#"wait: "999ns" is out of bounds: choose a wait from 1us to 128s"#);
+    refused("/a 129s for 99%", r#"wait: "129s" is out of bounds: choose a wait from 1us to 128s"#);
+    for share in ["99", "100%", "0%", "0.0000%", "99.99999%", "-1%", "9e1%", ".5%", "1.%", "0.999", "%"] {
+        let problem = "is not a share: write a percentage between 0% and 100% with at most four decimals, as in 99.9%";
+        refused(&format!("/a 1ms for {share}"), &format!("share: {share:?} {problem}"));
+    }
+    refused("/a 1ms for 99% in 1s", r#"window: "1s" is out of bounds: choose a window from 10s to 30d"#);
+    refused(
+        "a name of sixteen 1ms for 99%",
+        r#"command: "a name of sixteen" is longer than what the kernel keeps of a name: write its first 15 bytes"#,
+    );
+    check(
+        "/a 1ms for 99%; /a 1ms for 50%",
+        r#"--objective: "/a 1ms for 99%; /a 1ms for 50%" has two objectives named "/a 1ms": give each a name of its own in the file"#,
+    );
+    let many = vec!["/a 1ms for 99%"; 65].join(";");
+    check(&many, &format!("--objective: {many:?} has more than 64 objectives"));
+}
+
+#[test]
+fn objectives_in_the_file() {
+    let check = |file: &str, expected: &str| check(&[], &[], file, expected);
+    let one = "[[objective]]\ncgroup = '/a/*'\nwait = '1ms'\nshare = '99.9%'\n";
+    check(one, "objective=/a/* 1ms for 99.9% in 1h");
+    check(
+        &format!("{one}[[objective]]\ncommand = 'nginx'\nwait = '5ms'\nshare = '99%'\nwindow = '1d'\n[tui]\nplain = true"),
+        "objective=/a/* 1ms for 99.9% in 1h; nginx 5ms for 99% in 1day tui.plain=true",
+    );
+    check(
+        &format!("{one}name = 'x'\n{one}name = 'x'"),
+        r#"f.toml:1: objective: has two objectives named "x": give each a name of its own in the file"#,
+    );
+    check(
+        &format!("{one}name = \"\\u001b[2J\""),
+        r#"f.toml:5: objective.name: "\u{1b}[2J" has a control character: write it as observer shows it"#,
+    );
+    check(&format!("{one}wiat = '1ms'"), "f.toml:5: unknown key objective.wiat: did you mean objective.wait?");
+    check(
+        &format!("{one}command = 'x'"),
+        "f.toml:5: objective.command: is one too many beside cgroup: an objective has one of them",
+    );
+    check(&format!("{one}window = 1"), r#"f.toml:5: objective.window must be a string such as "1h""#);
+    check("[[objective]]\nwait = '1ms'", "f.toml:1: objective.cgroup: is missing, and so is command: name one of them");
+    check("bpf = true\n[[objective]]\ncgroup = '/a'\nshare = '9%'", r#"f.toml:2: objective.wait: is missing: write it as "1ms""#);
+    check(
+        "[[objective]]\ncgroup = 'a'\nwait = '1ms'\nshare = '9%'",
+        r#"f.toml:2: objective.cgroup: "a" is not a path from the root of a hierarchy: write it as /system.slice/nginx.service"#,
+    );
+    check("[objective]\ncgroup = '/a'", "f.toml:1: objective must be tables that begin with [[objective]], found a table");
+    check("objective = ['/a']", "f.toml:1: objective must be tables: begin each with [[objective]]");
+    let named = File { path: "f.toml".into(), text: format!("{one}name = 'api'") };
+    let config = resolve(&[], &|_| None, Some(&named)).unwrap();
+    assert_eq!(config.objectives[0].name, "api");
+    flags_go_before_the_file(one);
+}
+
+/// Flags go before the file's, all together.
+fn flags_go_before_the_file(file: &str) {
+    check(&[("objective", "/b 2ms for 9%")], &[("OBSERVER_OBJECTIVE", "/c 2ms for 9%")], file, "objective=/b 2ms for 9% in 1h");
+    check(&[], &[("OBSERVER_OBJECTIVE", "/c 2ms for 9%")], file, "objective=/c 2ms for 9% in 1h");
+}
+
+#[test]
 fn what_the_environment_gets_wrong() {
     check(&[], &[("OBSERVER_BPF", "no")], "", r#"OBSERVER_BPF: "no" is neither true nor false"#);
     check(
@@ -136,10 +217,14 @@ fn the_printed_default_is_the_default() {
         .replace("# file =", "file =")
         .replace("# endpoint =", "endpoint =")
         .replace("# protocol =", "protocol =");
+    let uncommented = ["[[objective]]", "cgroup =", "wait =", "share =", "window ="]
+        .iter()
+        .fold(uncommented, |text, line| text.replace(&format!("# {line}"), line));
     let file = File { path: "examples".into(), text: uncommented };
     let config = resolve(&[], &|_| None, Some(&file)).unwrap();
     assert!(
         config.kubelet.is_some()
+            && config.objectives.len() == 1
             && config.log.file.is_some()
             && config.export.endpoint.is_some()
             && config.export.protocol.is_some(),

@@ -15,10 +15,11 @@ use crate::model::cgroup::{CpuStat, Identity as Owner, Names};
 use crate::model::cpu::Time;
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::memory::FreeBlocks;
+use crate::model::objective::{Dispatches, Members, Scope, Slo, Target};
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::{
     Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Event, Histogram, Host, Identity, Kind, Label, Locality, NetNs,
-    Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread, Topology,
+    Objective, Party, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, Thread, Topology,
 };
 
 /// Two samples, two seconds apart.
@@ -102,6 +103,9 @@ fn sample(second: u64) -> Sample {
                 second,
             ),
         ],
+        objectives: vec![objective(second)],
+        commands: Vec::new(),
+        starved: Vec::new(),
         contentions: Vec::new(),
         memory: allocators(second),
         tcp_flows: Vec::new(),
@@ -114,6 +118,23 @@ fn sample(second: u64) -> Sample {
             Source { name: "sched", state: State::Off("not asked for (--no-bpf)".into()), duration: None, dropped: 0 },
             Source { name: "stat", state: State::On, duration: Some(Duration::from_micros(400)), dropped: 3 },
         ],
+    }
+}
+
+fn objective(second: u64) -> Objective {
+    let slo = Slo {
+        name: "a latency".into(),
+        scope: Scope::Cgroup("/a.slice".into()),
+        bound: Duration::from_millis(1),
+        target: Target::of_millionths(990_000).expect("a share"),
+        window: Duration::from_secs(3600),
+    };
+    Objective {
+        number: 0,
+        slo: Arc::new(slo),
+        dispatches: Some(Dispatches { met: 95 * second, missed: 5 * second, interpolated: second }),
+        budget: Some(-4.0),
+        members: Some(Members { counted: 1, uncounted: 0 }),
     }
 }
 
@@ -239,11 +260,11 @@ fn named() -> Names {
 #[track_caller]
 pub(super) fn narrowed(rows: impl Fn(Narrow) -> Vec<String>) {
     let count = |entity, cgroup: Option<&str>| rows(Narrow { entity, cgroup: cgroup.map(str::to_owned) }).len();
-    assert_eq!(count(None, None), 9, "threads only for who asks for them");
+    assert_eq!(count(None, None), 10, "threads only for who asks for them");
     assert_eq!(count(Some(Kind::Cgroup), None), 2);
     assert_eq!(count(Some(Kind::Process), None), 1);
     assert_eq!(count(Some(Kind::Thread), None), 1);
-    assert_eq!(count(None, Some("/a.slice")), 2, "the cgroup and its process");
+    assert_eq!(count(None, Some("/a.slice")), 3, "the cgroup, its objective and its process");
     assert_eq!(count(Some(Kind::Thread), Some("/a.slice")), 1);
     assert_eq!(count(Some(Kind::Cgroup), Some("/")), 1);
     assert_eq!(count(Some(Kind::Cpu), Some("/")), 0);

@@ -1,10 +1,12 @@
 //! Conditions that somebody should hear of, found in samples, and the events that they make when they begin, grow worse and end.
 //!
-//! A rule (`retransmits`, `stalls`) tells of each sample what holds; [`Watch`] compares that with what held before. It sees every
+//! A rule (`retransmits`, `stalls`, `objectives`, `starvation`) tells of each sample what holds; [`Watch`] compares that with what held before. It sees every
 //! sample, so that what happens in one that no consumer takes is told with the next.
 
+mod objectives;
 mod retransmits;
 mod stalls;
+mod starvation;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::event::{Cause, Severity, Stage};
+use crate::model::objective::Slo;
 use crate::model::tcp::Who;
 use crate::model::{Event, Kind, Labels, Sample, Source, State};
+use objectives::Objectives;
 use retransmits::Retransmits;
 use stalls::Stalls;
+use starvation::Starvation;
 
 /// From when on something is worth an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +65,10 @@ enum Subject {
     Retransmits(Who),
     /// A cgroup's path; `None` where the kernel does not tell whose.
     Stalls(Option<Arc<str>>),
+    /// An objective's place in the configuration.
+    Objective(usize),
+    /// A CPU's number.
+    Starvation(u32),
 }
 
 impl Subject {
@@ -67,6 +76,8 @@ impl Subject {
         match self {
             Subject::Retransmits(_) => Cause::TcpRetransmits,
             Subject::Stalls(_) => Cause::AllocationStalls,
+            Subject::Objective(_) => Cause::LatencyObjective,
+            Subject::Starvation(_) => Cause::RealTimeStarvation,
         }
     }
 }
@@ -98,6 +109,8 @@ struct Told {
 pub struct Watch {
     retransmits: Retransmits,
     stalls: Stalls,
+    objectives: Objectives,
+    starvation: Starvation,
     told: BTreeMap<Subject, Told>,
     /// How many conditions were told so far.
     numbers: u64,
@@ -107,28 +120,30 @@ pub struct Watch {
 
 impl Watch {
     /// Nothing holds yet.
-    pub fn new(thresholds: Thresholds) -> Watch {
+    pub fn new(thresholds: Thresholds, objectives: Vec<Slo>) -> Watch {
         Watch {
             retransmits: Retransmits::new(thresholds.burst),
             stalls: Stalls::new(thresholds.stall),
+            objectives: Objectives::new(objectives),
+            starvation: Starvation::default(),
             told: BTreeMap::new(),
             numbers: 0,
             untold: 0,
         }
     }
 
-    /// Adds to a sample what it makes to tell: its events, and the row of health of this.
+    /// Adds to a sample what it makes to tell: its events, the rows of the objectives, and those of health of this.
     pub fn see(&mut self, sample: &mut Sample) {
         let mut findings = self.retransmits.see(sample);
         findings.extend(self.stalls.see(sample));
+        findings.extend(self.objectives.see(sample));
+        findings.extend(self.starvation.see(sample));
         let untold = self.compare(sample, findings);
         let state = match untold {
             0 => State::On,
             _ => State::Degraded(format!("{untold} conditions more hold than the {MOST} that are told at a time")),
         };
-        let source = Source { name: "events", state, duration: None, dropped: self.untold };
-        let at = sample.sources.partition_point(|other| other.name < source.name);
-        sample.sources.insert(at, source);
+        put_source(sample, Source { name: "events", state, duration: None, dropped: self.untold });
     }
 
     /// Events of what began, grew worse and ended. Returns how many conditions found no room.
@@ -176,6 +191,12 @@ impl Watch {
         }
         untold
     }
+}
+
+/// Puts a row of health in its place.
+fn put_source(sample: &mut Sample, source: Source) {
+    let at = sample.sources.partition_point(|other| other.name < source.name);
+    sample.sources.insert(at, source);
 }
 
 /// The severity of something that is so many times its threshold.

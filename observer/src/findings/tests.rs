@@ -5,8 +5,9 @@ use observer_common::memory::Stall;
 use observer_common::sched::Key;
 
 use super::*;
+use crate::model::cpu::{Class, Starved};
 use crate::model::tcp::{FlowId, Holder, Resent};
-use crate::model::{Host, LongStall, TcpFlow};
+use crate::model::{Cpu, Host, LongStall, TcpFlow};
 
 fn flow(port: u16, timeouts: u64, fast: u64) -> TcpFlow {
     let end = |port| SocketAddr::from(([10, 0, 0, 1], port));
@@ -26,7 +27,7 @@ fn stall(cgroup: &str, ms: u64) -> LongStall {
     LongStall { cgroup, tid: 12, comm: "java".into(), kind: Stall::MemcgReclaim, time: ms * 1_000_000 }
 }
 
-fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> Sample {
+pub(super) fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> Sample {
     Sample {
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
         uptime: Duration::from_secs(second),
@@ -34,6 +35,9 @@ fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> 
         host: Host { name: "web-1".into(), ..Host::default() },
         cpus: Vec::new(),
         cgroups: Vec::new(),
+        objectives: Vec::new(),
+        commands: Vec::new(),
+        starved: Vec::new(),
         contentions: Vec::new(),
         memory: Vec::new(),
         netns: Vec::new(),
@@ -49,7 +53,7 @@ fn sample(second: u64, tcp_flows: Vec<TcpFlow>, long_stalls: Vec<LongStall>) -> 
 /// The events of samples that are a second apart, each after its second.
 #[track_caller]
 fn check(samples: Vec<(Vec<TcpFlow>, Vec<LongStall>)>, expected: &[&str]) {
-    let mut watch = Watch::new(Thresholds::default());
+    let mut watch = Watch::new(Thresholds::default(), Vec::new());
     let mut seen = Vec::new();
     for (second, (flows, stalls)) in (0..).zip(samples) {
         let mut sample = sample(second, flows, stalls);
@@ -130,8 +134,43 @@ fn long_stalls_of_a_cgroup() {
 }
 
 #[test]
+fn a_real_time_task_that_keeps_a_cpu_from_the_others() {
+    let starved = |held: u64, longest: u64, waiting, class, limit| {
+        let (held, longest) = (held * 1_000_000, longest * 1_000_000);
+        vec![Starved { cpu: 1, tid: 123, comm: r"chr\x1bny".into(), class, held, waiting, longest, limit }]
+    };
+    let mut watch = Watch::new(Thresholds::default(), Vec::new());
+    let mut see = |second, starved: Vec<Starved>| {
+        let mut sample = Sample { starved, ..sample(second, Vec::new(), Vec::new()) };
+        sample.cpus = vec![Cpu { number: 1, ..Cpu::default() }];
+        watch.see(&mut sample);
+        let told =
+            |event: &Event| format!("{} {} {}: {}", event.state.name(), event.severity.name(), event.labels[0].1, event.text);
+        sample.events.iter().map(told).collect::<Vec<_>>()
+    };
+    assert!(see(0, starved(99, 400, 1, Class::RealTime, None)).is_empty(), "it came a moment ago");
+    assert!(see(1, starved(400, 99, 1, Class::RealTime, None)).is_empty(), "nobody has waited for long");
+    assert_eq!(
+        see(2, starved(400, 300, 4, Class::RealTime, Some(0.95))),
+        [
+            r"open warn 1: CPU 1: real-time task chr\x1bny (thread 123) has held it for 400ms; 4 ordinary tasks wait, the longest for 300ms; real-time tasks may take 95% of it (sched_rt_runtime_us)"
+        ]
+    );
+    assert_eq!(
+        see(3, starved(3_200, 3_100, 1, Class::RealTime, Some(1.0))),
+        [
+            r"change critical 1: CPU 1: real-time task chr\x1bny (thread 123) has held it for 3s 200ms; 1 ordinary task waits, the longest for 3s 100ms; nothing limits real-time tasks (sched_rt_runtime_us)"
+        ]
+    );
+    assert!(see(12, Vec::new()).is_empty(), "not over yet");
+    assert!(see(13, Vec::new())[0].starts_with("close critical 1: over after 11s; at the worst: CPU 1: real-time task"));
+    let deadline = see(14, starved(400, 300, 1, Class::Deadline, Some(0.95)));
+    assert!(deadline[0].ends_with("has held it for 400ms; 1 ordinary task waits, the longest for 300ms"), "{deadline:?}");
+}
+
+#[test]
 fn too_many_at_once_are_counted_and_the_worst_are_told() {
-    let mut watch = Watch::new(Thresholds::default());
+    let mut watch = Watch::new(Thresholds::default(), Vec::new());
     let all = (1..=300).map(|port| flow(port, 10 + u64::from(port), 0)).collect();
     let mut sample = sample(1, all, Vec::new());
     watch.see(&mut sample);

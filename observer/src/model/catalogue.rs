@@ -1,6 +1,8 @@
 //! The list of all metrics: what `observer metrics`, docs/METRICS.md and the rules below loop over.
 
-use super::{Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, NetNs, Process, Source, TcpFlow, Thread};
+use super::{
+    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Host, Info, Kind, NetNs, Objective, Process, Source, TcpFlow, Thread,
+};
 
 /// A metric of one kind of entity.
 #[derive(Clone, Debug)]
@@ -19,6 +21,7 @@ pub fn all() -> Vec<Entry> {
     entries.extend(of::<Host>());
     entries.extend(of::<Cpu>());
     entries.extend(of::<Cgroup>());
+    entries.extend(of::<Objective>());
     entries.extend(of::<Contention>());
     entries.extend(of::<Allocator>());
     entries.extend(of::<TcpFlow>());

@@ -25,6 +25,36 @@ pub struct Cpu {
     pub traffic: Option<Traffic>,
 }
 
+/// A CPU that a task of real-time priority holds while ordinary tasks wait for it. Times in nanoseconds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Starved {
+    /// The CPU's number.
+    pub cpu: u32,
+    /// Thread id of who holds it.
+    pub tid: u32,
+    /// Its name, escaped.
+    pub comm: Arc<str>,
+    /// Its class.
+    pub class: Class,
+    /// How long it has been there.
+    pub held: u64,
+    /// Ordinary tasks that wait, those left out that a quota stops.
+    pub waiting: u64,
+    /// The longest of their waits so far.
+    pub longest: u64,
+    /// The share of a CPU that the kernel lets real-time tasks take, 1 without a limit; `None` is unknown. It does not hold for deadline tasks.
+    pub limit: Option<f64>,
+}
+
+/// Classes that go before the ordinary one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// `SCHED_FIFO` and `SCHED_RR`, and who was lent such a priority.
+    RealTime,
+    /// `SCHED_DEADLINE`.
+    Deadline,
+}
+
 /// Time by mode in nanoseconds. The modes partition the CPU's time: guest time, which the kernel counts inside user and nice, stays there.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Time {

@@ -13,6 +13,8 @@ pub enum Kind {
     Cpu,
     /// A control group with its descendants.
     Cgroup,
+    /// A latency objective.
+    Objective,
     /// A victim and a culprit.
     Contention,
     /// The page allocator of the machine or of a NUMA node.
@@ -31,10 +33,11 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of output.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Host,
         Kind::Cpu,
         Kind::Cgroup,
+        Kind::Objective,
         Kind::Contention,
         Kind::Memory,
         Kind::TcpFlow,
@@ -50,6 +53,7 @@ impl Kind {
             Kind::Host => "host",
             Kind::Cpu => "cpu",
             Kind::Cgroup => "cgroup",
+            Kind::Objective => "objective",
             Kind::Contention => "contention",
             Kind::Memory => "memory",
             Kind::TcpFlow => "tcp_flow",

@@ -54,6 +54,10 @@ pub enum Cause {
     TcpRetransmits,
     /// The allocator lets tasks of a cgroup wait long.
     AllocationStalls,
+    /// Too many dispatches wait longer than an objective allows.
+    LatencyObjective,
+    /// A task of real-time priority keeps a CPU from ordinary ones.
+    RealTimeStarvation,
 }
 
 impl Stage {
@@ -84,6 +88,8 @@ impl Cause {
         match self {
             Cause::TcpRetransmits => "tcp_retransmits",
             Cause::AllocationStalls => "allocation_stalls",
+            Cause::LatencyObjective => "latency_objective",
+            Cause::RealTimeStarvation => "real_time_starvation",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A latency distribution with the shared buckets of [`observer_common::latency`].
 
-use observer_common::latency::{BUCKETS, FINE, MIN_EXPONENT, OCTAVES, SCALE};
+use observer_common::latency::{BUCKETS, FINE, MIN_EXPONENT, OCTAVES, SCALE, bucket};
 
 /// Number of counts of [`Histogram::octaves`].
 pub const BY_OCTAVE: usize = 1 + (FINE >> SCALE) + OCTAVES + 1;
@@ -81,6 +81,14 @@ impl Histogram {
         None
     }
 
+    /// The values above a bound in nanoseconds.
+    pub fn above(&self, bound: u64) -> Above {
+        let index = bucket(bound);
+        // All that the bucket holds is met where the bound is its last value.
+        let holds = bucket(bound.saturating_add(1)) == index;
+        Above { above: self.counts[index + 1..].iter().sum(), beside: if holds { self.counts[index] } else { 0 } }
+    }
+
     /// As OpenTelemetry and Prometheus have it: the count of the zero bucket, the index of the first bucket of the exponential ones
     /// ([`SCALE`]) and their counts without gap or trailing zeros.
     ///
@@ -101,6 +109,28 @@ impl Histogram {
             counts: dense[first..end].to_vec(),
         }
     }
+}
+
+/// Which values of a distribution are above a bound.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Above {
+    /// Those in buckets that lie above it.
+    pub above: u64,
+    /// Those in the bucket in which the bound lies: nobody can tell which of them are.
+    pub beside: u64,
+}
+
+/// The part, 0 to 1, of the bucket in which a bound in nanoseconds lies that is above it, if values are spread evenly over the logarithm:
+/// the interpolation that Prometheus uses in exponential buckets. Linear in the zero bucket; all of the last one, which has no end.
+pub fn part_above(bound: u64) -> f64 {
+    let index = bucket(bound);
+    let Some(upper) = upper(index) else { return 1.0 };
+    let bound = bound as f64 / 1e9;
+    let part = match index.checked_sub(1).and_then(self::upper) {
+        Some(lower) => (upper / bound).ln() / (upper / lower).ln(),
+        None => 1.0 - bound / upper,
+    };
+    part.clamp(0.0, 1.0)
 }
 
 /// The upper bound of a bucket in seconds; `None` for the last, which has none.
@@ -138,8 +168,6 @@ pub struct Exponential {
 
 #[cfg(test)]
 mod tests {
-    use observer_common::latency::bucket;
-
     use super::*;
 
     fn of(values: &[u64]) -> Histogram {
@@ -199,6 +227,32 @@ mod tests {
         let p99 = histogram.quantile(0.99).unwrap();
         assert!((4e-3..4e-3 * 1.091).contains(&p99), "{p99}");
         assert_eq!(of(&[u64::MAX >> 1]).quantile(0.5), Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn values_on_both_sides_of_a_bound() {
+        let histogram = of(&[10, 953, 990_000, 1_000_000, 1_010_000, 1_100_000, 3_000_000_000, 1 << 40]);
+        let check = |bound, above, beside| assert_eq!(histogram.above(bound), Above { above, beside }, "{bound}");
+        check(1_000_000, 3, 3);
+        check(500, 6, 2);
+        // The end of a bucket: nothing is in doubt.
+        check(953, 6, 0);
+        check(1_000_000_000, 2, 0);
+        check(128_000_000_000, 1, 0);
+        check(3_000_000_000, 1, 1);
+        check(u64::MAX, 0, 1);
+    }
+
+    #[test]
+    fn a_bucket_is_divided_by_the_logarithm() {
+        let check = |bound, part: f64| assert!((part_above(bound) - part).abs() < 1e-6, "{bound}: {}", part_above(bound));
+        check(2_000_000_000, 0.0);
+        check(2_828_427_125, 0.5);
+        check(1_000_000_001, 1.0);
+        check(1_000_000_000, 0.0);
+        check(0, 1.0);
+        check(953, 1.0 - 953.0 / 953.674_316);
+        check(u64::MAX, 1.0);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::cpu::Starved;
 use super::{
-    Allocator, Attributes, Cgroup, Contention, Cpu, Entity, Event, Histogram, Host, Kind, Labels, LongStall, Metric, NetNs,
-    Point, Process, Source, TcpFlow, Thread, Value,
+    Allocator, Attributes, Cgroup, Command, Contention, Cpu, Entity, Event, Histogram, Host, Kind, Labels, LongStall, Metric,
+    NetNs, Objective, Point, Process, Source, TcpFlow, Thread, Value,
 };
 
 /// What the kernel said at one moment: cumulative, in base units. Every list ascends by its entity's key.
@@ -23,12 +24,18 @@ pub struct Sample {
     pub cpus: Vec<Cpu>,
     /// Control groups.
     pub cgroups: Vec<Cgroup>,
+    /// What became of the latency objectives that are configured.
+    pub objectives: Vec<Objective>,
+    /// The commands that they watch, where that is known; not in any output.
+    pub commands: Vec<Command>,
     /// Who waited for whom.
     pub contentions: Vec<Contention>,
     /// The page allocator of the machine, and of its nodes.
     pub memory: Vec<Allocator>,
     /// Long stalls in the allocator that ended since the sample before.
     pub long_stalls: Vec<LongStall>,
+    /// CPUs that tasks of real-time priority keep from ordinary ones.
+    pub starved: Vec<Starved>,
     /// TCP flows that retransmitted.
     pub tcp_flows: Vec<TcpFlow>,
     /// Network namespaces of those flows.
@@ -76,6 +83,7 @@ impl Snapshot {
         self.rows::<Host>().for_each(|row| visit(&row));
         self.rows::<Cpu>().for_each(|row| visit(&row));
         self.rows::<Cgroup>().for_each(|row| visit(&row));
+        self.rows::<Objective>().for_each(|row| visit(&row));
         self.rows::<Contention>().for_each(|row| visit(&row));
         self.rows::<Allocator>().for_each(|row| visit(&row));
         self.rows::<TcpFlow>().for_each(|row| visit(&row));

@@ -12,7 +12,8 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::findings::{Thresholds, Watch};
+use crate::findings::Watch;
+use crate::model::objective::Scope;
 use crate::model::{Event, Sample, Snapshot};
 
 /// What comes first, and what happens to a snapshot that finds no room.
@@ -58,10 +59,16 @@ pub(super) struct Collecting {
 impl Collecting {
     /// Starts the thread.
     pub(super) fn start(config: &Config, begin: Begin) -> anyhow::Result<(Collecting, Receiver<Arc<Snapshot>>)> {
-        let Config { interval, bpf, roots, kubelet, events, .. } = config.clone();
+        let Config { interval, bpf, roots, kubelet, events, objectives, .. } = config.clone();
+        let commands = objectives.iter().filter_map(|slo| match &slo.scope {
+            Scope::Command(name) => Some(name.clone()),
+            Scope::Cgroup(_) => None,
+        });
+        let commands = commands.collect();
         // The collector is made in its thread, so that nothing it holds has to move.
-        Collecting::spawn(interval, begin, events, move || {
+        Collecting::spawn(interval, begin, Watch::new(events, objectives), move || {
             let mut collector = Collector::new(roots);
+            collector.watch(commands);
             kubelet.iter().for_each(|url| collector.ask_kubelet(url));
             Sources { collector, bpf }
         })
@@ -70,7 +77,7 @@ impl Collecting {
     fn spawn<S: Sampler>(
         interval: Duration,
         begin: Begin,
-        events: Thresholds,
+        watch: Watch,
         make: impl FnOnce() -> S + Send + 'static,
     ) -> anyhow::Result<(Collecting, Receiver<Arc<Snapshot>>)> {
         /// Enough for a consumer to draw or send one while the next is made.
@@ -82,7 +89,7 @@ impl Collecting {
             .spawn(move || {
                 Loop {
                     sampler: make(),
-                    watch: Watch::new(events),
+                    watch,
                     untaken: Vec::new(),
                     interval,
                     begin,
@@ -272,6 +279,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::findings::Thresholds;
     use crate::model::cgroup::CpuStat;
     use crate::model::event::Stage;
     use crate::model::tcp::{FlowId, Resent, Who};
@@ -338,6 +346,9 @@ mod tests {
                 host: Host { context_switches: Some(self.0), ..Host::default() },
                 cpus: Vec::new(),
                 cgroups: if self.0 > 1 { vec![a] } else { Vec::new() },
+                objectives: Vec::new(),
+                commands: Vec::new(),
+                starved: Vec::new(),
                 contentions: Vec::new(),
                 netns: Vec::new(),
                 long_stalls: Vec::new(),
@@ -351,9 +362,13 @@ mod tests {
         }
     }
 
+    fn watch() -> Watch {
+        Watch::new(Thresholds::default(), Vec::new())
+    }
+
     fn start(begin: Begin, interval: Duration) -> (Collecting, Receiver<Arc<Snapshot>>, Log<Asked>) {
         let (logger, log) = channel();
-        let (collecting, receiver) = Collecting::spawn(interval, begin, Thresholds::default(), move || Fake(0, logger)).unwrap();
+        let (collecting, receiver) = Collecting::spawn(interval, begin, watch(), move || Fake(0, logger)).unwrap();
         (collecting, receiver, log)
     }
 
@@ -451,8 +466,7 @@ mod tests {
                 panic!("on purpose, by a test")
             }
         }
-        let (collecting, mut receiver) =
-            Collecting::spawn(Duration::from_secs(1), Begin::Attached, Thresholds::default(), || Broken).unwrap();
+        let (collecting, mut receiver) = Collecting::spawn(Duration::from_secs(1), Begin::Attached, watch(), || Broken).unwrap();
         assert!(receiver.blocking_recv().is_none());
         assert!(collecting.finish().is_err());
     }

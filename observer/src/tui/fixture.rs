@@ -17,11 +17,13 @@ use crate::model::cpu::Time;
 use crate::model::event::{Cause as EventCause, Severity, Stage};
 use crate::model::host::{Memory, Pressure, Stalled, Tasks, Vmstat};
 use crate::model::memory::{FreeBlocks, StallLatency};
+use crate::model::objective::{Dispatches, Members, Scope, Slo, Target};
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Depths, Event, Histogram, Host, Kind, Longest, NetNs, OffCpu, Open,
-    Party, Placement, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Topology, Traffic, Used, task,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Depths, Event, Histogram, Host, Kind, Longest, NetNs, Objective,
+    OffCpu, Open, Party, Placement, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Topology,
+    Traffic, Used, task,
 };
 
 const MS: u64 = 1_000_000;
@@ -272,6 +274,38 @@ pub(super) fn contained() -> Snapshot {
     Snapshot { was: Some(sample(0)), is: sample(1) }
 }
 
+/// As [`snapshot`], with objectives: two are missed, one of which has no budget left, one is met, one is not measured.
+pub(super) fn objectives() -> Snapshot {
+    let objective = |(number, (name, scope, wait, met, missed, budget)): (usize, &(&str, Scope, u64, u64, u64, f64)), second| {
+        let measured = *met > 0;
+        Objective {
+            number,
+            slo: Arc::new(Slo {
+                name: (*name).into(),
+                scope: scope.clone(),
+                bound: Duration::from_micros(*wait),
+                target: Target::of_millionths(999_000).expect("a share"),
+                window: Duration::from_secs(3600),
+            }),
+            dispatches: measured.then_some(Dispatches { met: met * second, missed: missed * second, interpolated: 3 * second }),
+            budget: measured.then_some(*budget),
+            members: Some(Members { counted: 1, uncounted: 0 }),
+        }
+    };
+    let cgroup = |path: &str| Scope::Cgroup(path.into());
+    let all = [
+        ("api latency", cgroup("/api.slice/*"), 1_000, 9_767, 233, 0.41),
+        ("a name that is far too long for the line it stands in", cgroup("/batch.slice/train-*"), 250, 9_000, 4_000, -7.2),
+        ("ssh", Scope::Command("sshd".into()), 5_000, 700, 0, 1.0),
+        ("nothing", Scope::Command("gone".into()), 5_000, 0, 0, 1.0),
+    ];
+    let sample = |second| {
+        let objectives = all.iter().enumerate().map(|each| objective(each, second)).collect();
+        Arc::new(Sample { objectives, ..sample(second, 4, true) })
+    };
+    Snapshot { was: Some(sample(0)), is: sample(1) }
+}
+
 /// Whose the cgroups of [`CONTAINED`] are.
 fn owner(path: &str) -> Option<(Identity, Option<Names>)> {
     let pod = path.contains("-pod").then(|| "0b7a4a9c-51f1-4a7e-8c5e-0d7d7f1f9d10".into());
@@ -336,6 +370,9 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
         },
         cpus: (0..cpus).map(|number| cpu(second, number, sched)).collect(),
         cgroups: CGROUPS.iter().enumerate().map(cgroup).collect(),
+        objectives: Vec::new(),
+        commands: Vec::new(),
+        starved: Vec::new(),
         contentions: if sched { contentions(CONTENTIONS, second) } else { Vec::new() },
         memory: if sched { vec![allocator(second), node()] } else { vec![node()] },
         tcp_flows: if sched { FLOWS.iter().map(|flow| flow.at(second)).collect() } else { Vec::new() },

@@ -114,6 +114,7 @@ fn frames() {
     golden("overview-first", fixture::first(), "");
     golden("overview-many-cpus", fixture::many_cpus(), "");
     golden("overview-nothing", fixture::nothing(), "");
+    golden("overview-objectives", fixture::objectives(), "");
     golden("overview-eventful", fixture::eventful(), "");
     golden("cgroups-tree", fixture::snapshot(), "2 j j");
     golden("cgroups-flat-by-name", fixture::snapshot(), "2 t < <");
@@ -128,6 +129,7 @@ fn frames() {
     golden("detail-without-sched", fixture::without_sched(), "2 j j j Enter");
     golden("detail-of-a-parent", fixture::snapshot(), "2 j Enter");
     golden("detail-of-a-culprit", fixture::snapshot(), "j j Enter");
+    golden("detail-with-an-objective", fixture::objectives(), "Enter");
     golden("detail-in-focus", fixture::in_focus(), "2 j Enter");
     golden("cpus", fixture::two_nodes(16), "4");
     golden("cpus-by-wait", fixture::two_nodes(16), "4 > > > > > > > > j");
@@ -230,6 +232,7 @@ fn every_size() {
     for keys in ["", "2 G", "2 t / e Enter", "Enter", "2 ? G", "3 G", "4 G", "7 G"] {
         check(fixture::snapshot(), keys, 1);
         check(fixture::in_focus(), keys, 3);
+        check(fixture::objectives(), keys, 7);
         check(fixture::without_sched(), keys, 7);
         check(fixture::many_cpus(), keys, 7);
         check(fixture::nothing(), keys, 7);

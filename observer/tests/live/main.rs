@@ -10,6 +10,7 @@ mod health;
 mod launcher;
 mod locality;
 mod memory;
+mod objectives;
 mod program;
 mod roles;
 mod sched;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         storms::trials(),
         blame::trials(),
         tasks::trials(),
+        objectives::trials(),
         memory::trials(),
         tcp::trials(),
         tree::trials(),

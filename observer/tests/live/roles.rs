@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,6 +27,9 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> ExitCode {
         ("visit", [directory, ms]) => visit(directory, ms),
         ("visit-between", [directory, from, to]) => visit_between(directory, from, to),
         ("hostile", [ms]) => hostile(ms),
+        ("called", [name, from, ms]) => called(name, from, ms),
+        ("bursts", [count, ms]) => bursts(count, ms),
+        ("waits", [path, ms]) => waits(path, ms),
         ("rest", [turns]) => rest(turns),
         ("threads", [count, ms]) => threads(count, ms),
         ("touch", [mib]) => touch(mib).map(drop),
@@ -222,6 +226,64 @@ fn visit_between(directory: &str, from: &str, to: &str) -> Result<(), String> {
 fn hostile(ms: &str) -> Result<(), String> {
     fs::write("/proc/self/comm", b"x\x1b[2J\x07\xff\ny").map_err(|error| error.to_string())?;
     mix(ms)
+}
+
+/// Takes a name, sleeps until a moment, in milliseconds since 1970, then uses the CPU and sleeps in turn.
+fn called(name: &str, from: &str, ms: &str) -> Result<(), String> {
+    fs::write("/proc/self/comm", name).map_err(|error| error.to_string())?;
+    let from = SystemTime::UNIX_EPOCH + milliseconds(from)?;
+    if let Ok(left) = from.duration_since(SystemTime::now()) {
+        std::thread::sleep(left);
+    }
+    mix(ms)
+}
+
+/// Works and sleeps in turn, and writes down each of its waits for a CPU, in nanoseconds, as the kernel tells it (`/proc/self/schedstat`): it looks so
+/// often that it hardly ever finds two at once, which it leaves out.
+fn waits(path: &str, ms: &str) -> Result<(), String> {
+    let say = |error: std::io::Error| error.to_string();
+    let end = Instant::now() + milliseconds(ms)?;
+    let schedstat = fs::File::open("/proc/self/schedstat").map_err(say)?;
+    let read = || {
+        let mut text = [0; 96];
+        let length = schedstat.read_at(&mut text, 0).map_err(say)?;
+        let text = String::from_utf8_lossy(&text[..length]).into_owned();
+        let numbers: Vec<u64> = text.split_whitespace().flat_map(str::parse).collect();
+        match numbers[..] {
+            [_, delay, count] => Ok((delay, count)),
+            _ => Err(format!("schedstat: {text:?}")),
+        }
+    };
+    let mut waits = String::new();
+    let mut was: (u64, u64) = read()?;
+    for turn in 0u64.. {
+        let is = read()?;
+        if is.1 == was.1 + 1 {
+            waits.push_str(&format!("{}\n", is.0 - was.0));
+        }
+        was = is;
+        if Instant::now() >= end {
+            break;
+        }
+        // Of each thousand looks the last ten follow a sleep.
+        if turn % 1000 >= 990 {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
+    fs::write(path, waits).map_err(say)
+}
+
+/// Uses the CPU for so long, then sleeps as long, a number of times. Whoever may start it with real-time priority: it never holds a CPU for good.
+fn bursts(count: &str, ms: &str) -> Result<(), String> {
+    let time = milliseconds(ms)?.min(Duration::from_millis(400));
+    for _ in 0..number(count)?.min(20) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        std::thread::sleep(time);
+    }
+    Ok(())
 }
 
 /// Uses the CPU and sleeps in turn, so many times however long they take, then rests until it is ended.

@@ -46,14 +46,14 @@ fn state(sample: &Sample) -> Result<State, String> {
 }
 
 /// Workers in a cgroup, ended with this.
-struct Workers {
+pub(crate) struct Workers {
     pids: Vec<u32>,
     launcher: Launcher,
     cgroup: TestCgroup,
 }
 
 impl Workers {
-    fn start(cgroup: TestCgroup, cpu: Option<usize>, roles: &[&str]) -> Result<Workers, String> {
+    pub(crate) fn start(cgroup: TestCgroup, cpu: Option<usize>, roles: &[&str]) -> Result<Workers, String> {
         let launcher = Launcher::start(cgroup.directory(), cpu)?;
         let mut workers = Workers { pids: Vec::new(), launcher, cgroup };
         for role in roles {

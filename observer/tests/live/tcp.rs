@@ -419,7 +419,7 @@ pub(crate) fn unheard() -> Result<(), String> {
 /// What sends many segments again is told when it begins, and when it has been quiet.
 fn burst(space: &mut Space) -> Result<String, String> {
     let within = Duration::from_secs(2);
-    let mut watch = Watch::new(Thresholds { burst: Burst { count: 5, within }, ..Thresholds::default() });
+    let mut watch = Watch::new(Thresholds { burst: Burst { count: 5, within }, ..Thresholds::default() }, Vec::new());
     let netns = Label::Number(space.inode);
     let mut see = |space: &mut Space| {
         let mut sample = space.collector.collect();

@@ -106,8 +106,12 @@ impl Guest {
             Accelerator::Tcg => command.args(["-accel", "tcg,thread=single", "-cpu", "max,-cx16"]),
             Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
         };
-        // Two CPUs, because the tests need a second one to look from.
-        command.args(["-m", "768", "-smp", "2", "-display", "none", "-serial", "stdio"]);
+        // Two CPUs, because the tests need a second one to look from; each with a cache and a node of its own.
+        command.args(["-m", "768", "-smp", "2,sockets=2,cores=1,threads=1", "-display", "none", "-serial", "stdio"]);
+        for node in ["0", "1"] {
+            let memory = format!("memory-backend-ram,id=node{node},size=384M");
+            command.args(["-object", &memory, "-numa", &format!("node,nodeid={node},cpus={node},memdev=node{node}")]);
+        }
         command.arg("-kernel").arg(machine.kernel).arg("-initrd").arg(machine.initramfs);
         // NVMe is the one kind of disk whose driver all these kernels have built in, so that the guest needs no modules.
         let drive =

@@ -279,11 +279,16 @@ fn nothing() -> Sched {
     Sched { open, used, placement: Some(Placement::default()), ..Sched::zero(true, true, true) }
 }
 
-fn counts(slot: &Slot) -> Sched {
+/// The waits of a slot.
+pub(super) fn latency(slot: &Slot) -> Histogram {
     let mut latency = Histogram { sum: slot.wait, ..Histogram::default() };
     for (to, from) in latency.counts.iter_mut().zip(&slot.latency) {
         *to = u64::from(*from);
     }
+    latency
+}
+
+fn counts(slot: &Slot) -> Sched {
     Sched {
         run: slot.run,
         steal: Some(slot.steal),
@@ -297,7 +302,7 @@ fn counts(slot: &Slot) -> Sched {
             stopped: u64::from(slot.stopped),
         },
         placement: Some(Placement { away: slot.away.map(u64::from), away_run: slot.away_run, moves: slot.moves.map(u64::from) }),
-        latency,
+        latency: latency(slot),
         used: Some(Used {
             pages: slot.used.pages,
             stalls: slot.used.stalls,

@@ -1,5 +1,5 @@
-//! Which cgroups are split by process: those that somebody looks at, the root where everything is in it, and those whose tasks wait
-//! most for each other.
+//! Which cgroups are split by process: those that somebody looks at, those with processes of a command that somebody watches, the root where
+//! everything is in it, and those whose tasks wait most for each other.
 
 use std::collections::HashMap;
 
@@ -20,6 +20,7 @@ pub struct Seen<'a> {
 #[derive(Default, Debug)]
 pub struct Focus {
     asked: Vec<Key>,
+    watched: Vec<Key>,
     former: HashMap<Key, u64>,
     /// Cgroups that deserved it, and for how many more intervals they keep it.
     kept: HashMap<Key, u32>,
@@ -36,6 +37,12 @@ impl Focus {
     /// What somebody looks at; it comes first, until something else is asked for. Returns the choice, which is otherwise as it was.
     pub fn ask(&mut self, keys: Vec<Key>) -> Vec<Key> {
         self.asked = keys;
+        self.chosen()
+    }
+
+    /// What is watched all the time; it comes next, until something else is watched. Returns the choice, as [`Focus::ask`] does.
+    pub fn watch(&mut self, keys: Vec<Key>) -> Vec<Key> {
+        self.watched = keys;
         self.chosen()
     }
 
@@ -61,7 +68,11 @@ impl Focus {
 
     fn chosen(&self) -> Vec<Key> {
         let mut chosen = self.asked.clone();
-        chosen.extend(self.order.iter().filter(|key| !self.asked.contains(key)));
+        for key in self.watched.iter().chain(&self.order) {
+            if !chosen.contains(key) {
+                chosen.push(*key);
+            }
+        }
         chosen.truncate(FOCUS);
         chosen
     }
@@ -73,6 +84,7 @@ mod tests {
 
     const A: Key = Key::v2(10);
     const B: Key = Key::v2(11);
+    const C: Key = Key::v2(12);
     const SECOND: u64 = 1_000_000_000;
 
     fn choose(focus: &mut Focus, on_itself: &[(Key, u64)], only_root_ran: bool) -> Vec<Key> {
@@ -99,6 +111,15 @@ mod tests {
         assert_eq!(focus.ask(Vec::new()), [A, B], "both deserved it");
         let many: Vec<_> = (0..100).map(|id| (Key::v2(100 + id), (id + 1) * SECOND)).collect();
         assert_eq!(choose(&mut focus, &many, false).len(), FOCUS);
+    }
+
+    #[test]
+    fn what_is_watched_comes_after_what_somebody_looks_at() {
+        let mut focus = Focus::default();
+        assert_eq!(focus.watch(vec![B, C]), [B, C]);
+        assert_eq!(choose(&mut focus, &[(A, SECOND), (B, SECOND)], false), [B, C, A]);
+        assert_eq!(focus.ask(vec![C]), [C, B, A]);
+        assert_eq!(focus.watch(Vec::new()), [C, A, B], "both deserved it");
     }
 
     #[test]

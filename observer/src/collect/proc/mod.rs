@@ -9,6 +9,7 @@ pub mod names;
 pub mod net;
 pub mod numa;
 pub mod pressure;
+pub mod realtime;
 pub mod stat;
 pub mod tasks;
 pub mod topology;
@@ -107,6 +108,15 @@ impl Proc {
             self.read(&format!("{pid}/net/{file}"), |text| net::parse(text, &mut tcp)).ok()?;
         }
         Some(tcp)
+    }
+
+    /// The share of a CPU that tasks of real-time priority may take (`/proc/sys/kernel/sched_rt_runtime_us` of `sched_rt_period_us`); 1 without
+    /// a limit.
+    pub fn real_time_share(&mut self) -> Result<f64, Error> {
+        let runtime = self.read("sys/kernel/sched_rt_runtime_us", realtime::parse)?;
+        let period = self.read("sys/kernel/sched_rt_period_us", realtime::parse)?;
+        let share = |(runtime, period)| if period > 0 { runtime as f64 / period as f64 } else { 1.0 };
+        Ok(runtime.zip(period).map_or(1.0, share))
     }
 
     /// Host name, escaped (`/proc/sys/kernel/hostname`): the name in the reader's own UTS namespace, whichever mount of proc it is.

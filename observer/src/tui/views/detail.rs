@@ -7,7 +7,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::ledger::Ledger;
-use super::{below, blame, cgroups, row, trouble, waits};
+use super::{below, blame, cgroups, objectives, row, trouble, waits};
 use crate::model::blame::{List, Victim, titled};
 use crate::model::cgroup::resources::{
     CPU_PRESSURE, IO_PRESSURE, MEMORY_EVENTS, MEMORY_HIGH, MEMORY_LIMIT, MEMORY_PRESSURE, MEMORY_USAGE,
@@ -24,6 +24,8 @@ const WIDE: u16 = 130;
 /// Room for a title of the catalogue, and for a number.
 const TITLE: usize = 11;
 const NUMBER: usize = 9;
+/// Lines of objectives, at the most.
+const OBJECTIVES: u16 = 4;
 /// A list is at most so long: what matters is at its top, and what comes below it is to be seen, too.
 const LIST: u16 = 12;
 /// The histogram's title.
@@ -77,8 +79,8 @@ struct Page {
 
 impl Page {
     fn new(width: u16, palette: Palette) -> Page {
-        // Labels, names and ledger, three lists with their titles, every metric.
-        let height = 9 + 3 * (LIST + 1) + Cgroup::metrics().len() as u16 + 1;
+        // Labels, names and ledger, objectives, three lists with their titles, every metric.
+        let height = 9 + OBJECTIVES + 3 * (LIST + 1) + Cgroup::metrics().len() as u16 + 1;
         Page { buffer: Buffer::empty(Rect::new(0, 0, width, height)), used: 0, palette }
     }
 
@@ -118,6 +120,13 @@ impl Page {
         self.add(3, |buffer, area, palette| used = ledger.draw(buffer, area, palette, true));
         self.used -= 3 - used;
         self.add(1, |buffer, area, palette| longest(buffer, area, palette, snapshot, row));
+        let objectives = objectives::of(snapshot, &row.is.path);
+        if !objectives.is_empty() {
+            let lines = OBJECTIVES.min(objectives.len() as u16);
+            self.add(lines, |buffer, area, palette| {
+                objectives::draw(buffer, area, palette, &objectives, lines);
+            });
+        }
         let memory = memory(row);
         if !memory.is_empty() {
             self.add(1, |buffer, area, palette| text::put_pieces(buffer, area, 0, palette, memory));

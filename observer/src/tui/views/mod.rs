@@ -10,6 +10,7 @@ pub mod health;
 pub mod help;
 pub mod ledger;
 pub mod memory;
+pub mod objectives;
 pub mod overview;
 pub mod tasks;
 pub mod tcp;

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::ledger::{ACCOUNTS, Ledger};
-use super::{below, blame, cgroups, events, row, trouble, verdict};
+use super::{below, blame, cgroups, events, objectives, row, trouble, verdict};
 use crate::model::blame::Victim;
 use crate::model::{Blame, Cgroup, Cpu, Host, Row, Snapshot, TcpFlow, Value, cgroup, cpu, host, tcp};
 use crate::tui::app::{App, Hits};
@@ -58,6 +58,9 @@ const CPU_BLOCK: u16 = 64;
 /// Seconds a second, of all tasks together, from which time that the allocator takes is marked.
 const STALL_WARN: f64 = 0.01;
 
+/// Lines of objectives that are missed, at the most.
+const OBJECTIVES: u16 = 3;
+
 /// Lines of the processes' panel, its title included, where there is room for little.
 const PROCESSES: u16 = 4;
 
@@ -81,6 +84,8 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
         text::put_pieces(buffer, rest, y, palette, line);
     }
     rest = below(rest, lines);
+    let missed = objectives::missed(snapshot);
+    rest = below(rest, objectives::draw(buffer, rest, palette, &missed, if area.height < 20 { 1 } else { OBJECTIVES }));
     let events = events::lines(app, snapshot, rest);
     let (above, below_all) = (rest.height - events, below(rest, rest.height - events));
     events::draw(app, snapshot, buffer, below_all);

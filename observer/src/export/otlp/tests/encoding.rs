@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use observer_common::sched::Key;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -17,7 +17,8 @@ use prost::Message as _;
 use super::super::encode::Encoder;
 use super::super::payload::{MAX_BYTES, Payload, points};
 use super::samples::{SECOND, epoch, sample, snapshot};
-use crate::model::{Contention, Counts, Identity, Party, Process, Snapshot, Thread};
+use crate::model::objective::{Dispatches, Scope, Target};
+use crate::model::{Contention, Counts, Identity, Objective, Party, Process, Sample, Slo, Snapshot, Thread};
 
 fn encoder(max_bytes: usize) -> Encoder {
     Encoder::new(&Resource::builder_empty().with_service_name("observer").build(), max_bytes)
@@ -128,6 +129,35 @@ fn points_have_values_attributes_and_starts() {
     assert_eq!(gauge(node, "observer.source.up"), Number::AsDouble(0.5));
     assert!(metric(node, "observer.source.reason").is_none(), "text is no metric");
     assert!(metric(node, "observer.host.load").is_none(), "unknown");
+}
+
+#[test]
+fn objectives_belong_to_the_node() {
+    let row = |missed| Objective {
+        number: 0,
+        slo: Arc::new(Slo {
+            name: "api".into(),
+            scope: Scope::Cgroup("/pods/*".into()),
+            bound: Duration::from_millis(1),
+            target: Target::of_millionths(990_000).unwrap(),
+            window: Duration::from_secs(3600),
+        }),
+        dispatches: Some(Dispatches { met: 97 * missed, missed, interpolated: 1 }),
+        budget: None,
+        members: None,
+    };
+    let sample = |step| Arc::new(Sample { objectives: vec![row(3 * step)], ..sample(step, 1) });
+    let all = decode(&encoder(MAX_BYTES).encode(&Snapshot { is: sample(2), was: Some(sample(1)) }, None));
+    let node = all.iter().find(|metrics| !resource(metrics).contains_key("observer.cgroup.path")).unwrap();
+    let [met, missed] = sum(node, "observer.objective.dispatches") else { panic!("two results") };
+    assert_eq!((met.value, missed.value), (Some(Number::AsInt(97 * 6)), Some(Number::AsInt(6))));
+    assert_eq!(missed.start_time_unix_nano, at(-10), "since observer attached");
+    let attributes = texts(&missed.attributes);
+    let expected = [("observer.cgroup.path", "/pods/*"), ("observer.objective", "api"), ("observer.objective.result", "missed")];
+    assert_eq!(attributes, expected.map(|(key, value)| (key, value.to_owned())).into());
+    assert_eq!(gauge(node, "observer.objective.missed.ratio"), Number::AsDouble(3.0 / 294.0));
+    assert_eq!(gauge(node, "observer.objective.target"), Number::AsDouble(0.99));
+    assert!(metric(node, "observer.objective.budget").is_none(), "unknown");
 }
 
 #[test]

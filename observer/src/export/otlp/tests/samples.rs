@@ -32,6 +32,9 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
             ..Cpu::default()
         }],
         cgroups: (0..cgroups).map(|number| cgroup(number, step)).collect(),
+        objectives: Vec::new(),
+        commands: Vec::new(),
+        starved: Vec::new(),
         contentions: Vec::new(),
         memory: Vec::new(),
         tcp_flows: Vec::new(),
