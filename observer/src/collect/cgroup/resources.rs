@@ -205,10 +205,29 @@ impl Known {
             () => return,
         };
         self.usage = visit.usage;
+        let probed = match () {
+            () if visit.is_touched || visit.is_untold => std::mem::take(&mut self.missing),
+            () if visit.is_turn => self.first_missing(),
+            () => 0,
+        };
+        self.missing &= !probed;
         let reader = Reader { source, budget: &mut means.budget, buffer: &mut means.buffer };
         let seldom = visit.is_turn || why == Why::Born;
         self.refresh(why, seldom, seldom || visit.is_touched || visit.is_untold, visit.inherited, reader);
+        if probed & !self.missing != 0 {
+            // There are more than there were.
+            self.missing = 0;
+        }
         self.is_read = true;
+    }
+
+    /// The first file of each home that does not exist, of those that are read in any case: where that comes, the others may have come, too.
+    fn first_missing(&self) -> u32 {
+        let is_read = |price| matches!(price, Price::Cheap | Price::Setting);
+        let is_missing = |number: &usize| self.missing & 1 << number != 0 && is_read(FILES[*number].price);
+        let first = |home| (0..FILES.len()).filter(is_missing).find(|number| FILES[*number].home == home);
+        let homes = [Home::V2, Home::V2Memory, Home::V1Memory, Home::V1Cpu];
+        homes.into_iter().filter_map(first).fold(0, |bits, number| bits | 1 << number)
     }
 
     /// Takes on what the ancestors' limits are now.
@@ -259,9 +278,6 @@ struct Reader<'a, S> {
 impl Known {
     /// Reads the files; with `seldom` also those that are read in turn only, with `set` the settings.
     fn refresh(&mut self, why: Why, seldom: bool, set: bool, inherited: Thresholds, mut reader: Reader<'_, impl Source>) {
-        if seldom {
-            self.missing = 0;
-        }
         if why == Why::Turn {
             self.files.close(reader.budget);
         }

@@ -323,39 +323,59 @@ fn far(more: &[&'static str]) -> Kept {
 fn who_has_not_moved_has_nobody_below_it_that_has() {
     let mut kept = far(&["a/b/c", "d"]);
     for path in ["a", "a/b", "a/b/c", "d"] {
-        kept.ran(path, 1);
+        kept.ran(path, 1_000);
     }
     // The first two learn everything, and what brought news is read again.
     (0..3).for_each(|_| drop(kept.usages(None)));
-    kept.ran("a/b/c", 7);
+    kept.ran("a/b/c", 7_000);
     let usages = kept.usages(None);
-    assert_eq!((usages["/a"], usages["/a/b/c"]), (1, 1), "neither the root nor /a has moved: nobody looks");
+    assert_eq!((usages["/a"], usages["/a/b/c"]), (1_000, 1_000), "neither the root nor /a has moved: nobody looks");
     for path in ["", "a", "a/b"] {
-        kept.ran(path, 7);
+        kept.ran(path, 7_000);
     }
     let usages = kept.usages(None);
-    assert_eq!((usages["/"], usages["/a/b"], usages["/a/b/c"], usages["/d"]), (7, 7, 7, 1));
+    assert_eq!((usages["/"], usages["/a/b"], usages["/a/b/c"], usages["/d"]), (7_000, 7_000, 7_000, 1_000));
 }
 
 #[test]
 fn who_is_said_to_have_run_is_read_with_its_ancestors_and_nobody_else() {
     let mut kept = far(&["a/b", "a/c"]);
     for path in ["a", "a/b", "a/c"] {
-        kept.ran(path, 1);
+        kept.ran(path, 1_000);
     }
     (0..3).for_each(|_| drop(kept.usages(None)));
     for path in ["a", "a/b", "a/c"] {
-        kept.ran(path, 5);
+        kept.ran(path, 5_000);
     }
     let ran = |key| Ran { key, parent: None };
     let usages = kept.usages(Some(&[ran(kept.key("a/b"))]));
-    assert_eq!((usages["/a"], usages["/a/b"], usages["/a/c"]), (5, 5, 1));
-    kept.ran("a", 6);
-    kept.ran("a/c", 6);
+    assert_eq!((usages["/a"], usages["/a/b"], usages["/a/c"]), (5_000, 5_000, 1_000));
+    kept.ran("a", 6_000);
+    kept.ran("a/c", 6_000);
     // One that nobody knows, whose parent does not help either: then parents tell.
-    kept.ran("", 6);
+    kept.ran("", 6_000);
     let usages = kept.usages(Some(&[Ran { key: Key::v2(1 << 40), parent: Some(Key::v2(1 << 41)) }]));
-    assert_eq!((usages["/a"], usages["/a/c"]), (6, 6));
+    assert_eq!((usages["/a"], usages["/a/c"]), (6_000, 6_000));
+}
+
+#[test]
+fn what_the_busy_account_for_is_nobody_elses() {
+    let mut kept = far(&["p/busy", "p/idle"]);
+    let run = |kept: &Kept, busy: u64, idle: u64, all: u64| {
+        for (path, used) in [("p/busy", busy), ("p/idle", idle), ("p", all), ("", all)] {
+            kept.ran(path, used * 1_000);
+        }
+    };
+    run(&kept, 1, 1, 2);
+    (0..3).for_each(|_| drop(kept.usages(None)));
+    let mut told = |busy, idle, all| {
+        run(&kept, busy, idle, all);
+        let usages = kept.usages(None);
+        (usages["/p/busy"] / 1_000, usages["/p/idle"] / 1_000)
+    };
+    assert_eq!(told(5, 1, 6), (5, 1), "the busy one is found");
+    assert_eq!(told(9, 3, 10), (9, 1), "it accounts for what /p has used: nobody looks at the other");
+    assert_eq!(told(9, 3, 12), (9, 3), "it does not");
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::model::text;
 
 /// Of so many cgroups one is looked after in each reading although nothing says that it moved.
 const SELDOM: usize = 10;
-/// But no more than so many: of 10,000, each in its turn every 157th reading.
-const MOST_IN_TURN: usize = 64;
+/// But no more than so many: of 10,000, each in its turn every 313th reading.
+const MOST_IN_TURN: usize = 32;
 /// Of so many in each reading everything is learned that is not known yet; of those that work in any case.
 const MOST_LEARNED: usize = 512;
 
@@ -82,6 +82,10 @@ pub(super) struct Node {
     pub(super) depth: usize,
     /// What it says of its CPU, with the tightest limit of its ancestors'.
     pub(super) cpu: CpuStat,
+    /// What those below it had used in sum when they were read last.
+    below: i64,
+    /// What it had used beyond that when all of them had just been read.
+    beyond: Option<i64>,
     /// Its own limit.
     pub(super) own_limit: Option<f64>,
     /// `cpu.stat` and `cpuacct.usage`.
@@ -100,8 +104,9 @@ pub(super) struct Node {
     pub(super) moved: bool,
     /// Somebody wrote to one of its files.
     pub(super) is_touched: bool,
-    /// The walk that found its directory last, that found it with none in it, that comes by on its way to others, that looks for directories in it, that reads it, that learns
+    /// The walk that was here last, that found its directory last, that found it with none in it, that comes by on its way to others, that looks for directories in it, that reads it, that learns
     /// all of it, and that looks after it in turn.
+    pub(super) visit: u64,
     pub(super) found: u64,
     pub(super) leaf: u64,
     reach: u64,
@@ -184,6 +189,7 @@ impl Tree {
         if let Some(parent) = self.nodes[id].parent {
             self.nodes[parent].children.retain(|child| *child != id);
         }
+        self.bury(id);
         self.drop_subtree(id, means, watches);
     }
 
@@ -194,8 +200,42 @@ impl Tree {
         self.nodes[id].children = found;
         let lost: Vec<Id> = lost;
         for id in lost {
+            self.bury(id);
             self.drop_subtree(id, means, watches);
         }
+    }
+
+    /// Takes on what a cgroup has used by now.
+    pub(super) fn set_cpu(&mut self, id: Id, cpu: CpuStat) {
+        let used = |cpu: &CpuStat| cpu.usage.unwrap_or(0).cast_signed();
+        let before = std::mem::replace(&mut self.nodes[id].cpu, cpu);
+        if let Some(parent) = self.nodes[id].parent {
+            let below = &mut self.nodes[parent].below;
+            *below = below.wrapping_add(used(&cpu)).wrapping_sub(used(&before));
+        }
+    }
+
+    /// Whether what a cgroup has used since all below it were read is what those have used that were read since, but for the rounding of so
+    /// many numbers to microseconds: then nobody else has run.
+    pub(super) fn is_explained(&self, id: Id, read: usize) -> bool {
+        let node = &self.nodes[id];
+        let rounding = 1_000 * (read as i64 + 2);
+        node.beyond.zip(node.used_beyond()).is_some_and(|(then, now)| now.wrapping_sub(then) <= rounding)
+    }
+
+    /// All below a cgroup have just been read.
+    pub(super) fn explain(&mut self, id: Id) {
+        let node = &mut self.nodes[id];
+        node.beyond = node.used_beyond();
+    }
+
+    /// What a cgroup that ended had used stays with its parent.
+    fn bury(&mut self, id: Id) {
+        let Some(parent) = self.nodes[id].parent else { return };
+        let used = self.nodes[id].cpu.usage.unwrap_or(0).cast_signed();
+        let parent = &mut self.nodes[parent];
+        parent.below = parent.below.wrapping_sub(used);
+        parent.beyond = parent.beyond.map(|beyond| beyond.wrapping_add(used));
     }
 
     fn drop_subtree(&mut self, id: Id, means: &mut Means, watches: &mut Watches) {
@@ -243,6 +283,15 @@ impl Tree {
             self.read(id, walk);
         }
         known.is_some()
+    }
+
+    /// Somebody gave those in a cgroup other controllers, or took some.
+    pub(super) fn touch_children(&mut self, id: Id, walk: u64) {
+        for at in 0..self.nodes[id].children.len() {
+            let child = self.nodes[id].children[at];
+            self.nodes[child].is_touched = true;
+            self.read(child, walk);
+        }
     }
 
     /// Shows the walk the way to a cgroup.
@@ -354,6 +403,8 @@ impl Node {
             identity: identity::of(path),
             depth: 0,
             cpu: CpuStat::default(),
+            below: 0,
+            beyond: None,
             own_limit: None,
             files: Files::default(),
             known: Known::default(),
@@ -364,6 +415,7 @@ impl Node {
             is_known: false,
             moved: false,
             is_touched: false,
+            visit: 0,
             found: 0,
             leaf: 0,
             reach: 0,
@@ -372,6 +424,11 @@ impl Node {
             learn: 0,
             in_turn: 0,
         }
+    }
+
+    /// What it has used and those below it have not.
+    fn used_beyond(&self) -> Option<i64> {
+        Some(self.cpu.usage?.cast_signed().wrapping_sub(self.below))
     }
 
     /// Takes on its ancestors' limits beside its own. Of two that are equal the upper one is named: it stops whoever the lower one would.

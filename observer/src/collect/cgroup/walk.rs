@@ -2,7 +2,7 @@
 //!
 //! The cost is system calls, so a walk makes them where something moved. The tree is kept from one reading to the next, and `watch` tells
 //! where directories came or went. Which cgroups have run the scheduler hook knows; without it their parents' usage tells, since it includes
-//! theirs: who has not moved has nobody below it that has. What brought news may bring more and is read again, and some are looked after in
+//! theirs: who has not moved has nobody below it that has, and if those that were busy before account for what a parent used, so has nobody else. What brought news may bring more and is read again, and some are looked after in
 //! turn, whatever is said of them. Of a cgroup that is read again and again the files stay open.
 //!
 //! Files are read with one call: the kernel gives these in one piece.
@@ -136,6 +136,7 @@ impl Walker {
                     tree.node(id).is_touched = true;
                     tree.read(id, walk);
                 }
+                Change::Controllers => tree.touch_children(id, walk),
                 Change::Unwatched => {
                     tree.node(id).watch = None;
                     tree.look(id, walk);
@@ -257,8 +258,8 @@ impl Walk<'_> {
     /// because its parent brought news.
     fn visit(&mut self, id: Id, is_news: bool) -> bool {
         let node = self.tree.node(id);
-        if !node.lives() {
-            return false;
+        if !node.lives() || std::mem::replace(&mut node.visit, self.number) == self.number {
+            return node.lives();
         }
         let reads = node.read == self.number || is_news || !node.is_read;
         let is_copy = !self.mount.is_cgroupfs;
@@ -270,15 +271,26 @@ impl Walk<'_> {
             return false;
         };
         let is_news = brings_news && !self.mount.knows_who_ran;
-        let node = self.tree.node(id);
-        let wanted = std::mem::take(&mut node.wanted);
-        let wanted = if is_news || is_copy { node.children.clone() } else { wanted };
-        for child in wanted {
-            if !self.visit(child, is_news) {
-                self.tree.remove(child, self.means, self.watches);
-            }
+        // Those first that most likely have run: what they have used may be all that there is to tell.
+        let wanted = std::mem::take(&mut self.tree.node(id).wanted);
+        self.visit_all(&wanted, is_news);
+        let is_news = is_news && !self.tree.is_explained(id, wanted.len());
+        if is_news || is_copy {
+            let children = self.tree.node(id).children.clone();
+            self.visit_all(&children, is_news);
+        }
+        if is_news {
+            self.tree.explain(id);
         }
         true
+    }
+
+    fn visit_all(&mut self, ids: &[Id], is_news: bool) {
+        for id in ids {
+            if !self.visit(*id, is_news) {
+                self.tree.remove(*id, self.means, self.watches);
+            }
+        }
     }
 
     /// Looks for directories in a cgroup's, and has it watched; `None` when the cgroup has ended.
@@ -454,8 +466,8 @@ impl Walk<'_> {
             }
             node.is_known = true;
         }
+        self.tree.set_cpu(id, cpu);
         let node = self.tree.node(id);
-        node.cpu = cpu;
         node.inherit(&above);
         if moved || node.unread.is_some() || node.known.moved() {
             self.tree.read_again(id);

@@ -6,6 +6,7 @@
 //! without when it is read.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -29,6 +30,8 @@ pub(super) enum Change {
     Children,
     /// One of its files was written to.
     File,
+    /// So was that which tells the controllers of those in it.
+    Controllers,
     /// It is not watched any more: it is gone.
     Unwatched,
 }
@@ -120,7 +123,12 @@ impl Watches {
             } else if what.contains(ReadFlags::ISDIR) {
                 each(place, Change::Children);
             } else {
-                each(place, Change::File);
+                match event.file_name().map(CStr::to_bytes) {
+                    // Tasks come and go; that changes nothing by itself.
+                    Some(b"cgroup.procs" | b"cgroup.threads" | b"tasks") => {}
+                    Some(b"cgroup.subtree_control") => each(place, Change::Controllers),
+                    _ => each(place, Change::File),
+                }
             }
         };
         (is_whole && last == Errno::AGAIN).then_some(())

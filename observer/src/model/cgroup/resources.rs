@@ -237,7 +237,7 @@ pub static MEMORY_NODES: Metric<Cgroup> = Metric::new(
     "observer.cgroup.memory.node.usage",
     "MEM NODE",
     Unit::Bytes,
-    "Anonymous memory and page cache of the cgroup by the NUMA node that holds them (memory.numa_stat), read at every tenth reading.",
+    "Anonymous memory and page cache of the cgroup by the NUMA node that holds them (memory.numa_stat), read in turn, at the most at every tenth reading.",
     Read::CrossGauge(Cross {
         attributes: || &NODES,
         read: |c, index| {
