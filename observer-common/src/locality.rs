@@ -20,6 +20,14 @@ pub const fn place(node: u32, cache: u32, core: u32) -> u64 {
     (node as u64 + 1 & NUMBER) << (2 * BITS) | (cache as u64 & NUMBER) << BITS | core as u64 & NUMBER
 }
 
+/// The node of a place; 0 on kernels without NUMA, `None` where the place is not known.
+pub const fn node(place: u64) -> Option<u32> {
+    match place >> (2 * BITS) {
+        0 => None,
+        node => Some(node as u32 - 1),
+    }
+}
+
 /// From one place to another, of two different CPUs. The node decides first: cores and caches that span nodes are cut at them.
 #[inline(always)]
 pub const fn distance(from: u64, to: u64) -> usize {
@@ -117,6 +125,7 @@ mod tests {
         assert_eq!(distance(here, place(0, 8, 10)), REMOTE, "a cache that spans nodes");
         assert_eq!((distance(0, here), distance(here, 0), distance(0, 0)), (UNKNOWN, UNKNOWN, UNKNOWN));
         assert_ne!(place(0, 0, 0), 0);
+        assert_eq!((node(here), node(place(0, 3, 4)), node(0)), (Some(1), Some(0), None));
     }
 
     #[test]

@@ -164,6 +164,8 @@ pod! {
         pub interrupt: u64,
         /// What the page allocator gave during its runs, and how long it stalled its tasks.
         pub used: Use,
+        /// Of the run time: the core's other thread was busy, too.
+        pub shared: u64,
         /// Of the run time: of dispatches that were [`AWAY`].
         pub away_run: [u64; AWAY],
         /// Those dispatches.
@@ -173,8 +175,6 @@ pod! {
         pub moves: [u32; MOVES],
         /// Waits by [`latency::bucket`].
         pub latency: [u32; latency::BUCKETS],
-        /// Up to a whole number of lines.
-        pub spare: [u32; 2],
     }
 }
 
@@ -310,8 +310,13 @@ pod! {
         pub turned_current: u64,
         /// since when: the run queue's clock.
         pub turned_since: u64,
-        /// Up to a whole number of lines of the cache.
-        pub spare_header: [u64; 3],
+        /// Written by user space only: number of the CPU that is the core's other thread, plus one; 0 without. Of more than two threads each
+        /// has one other.
+        pub sibling: u64,
+        /// Time of all runs here that ended; kept only where there are siblings.
+        pub busy: u64,
+        /// The sibling's busy time when the dispatch that goes on began.
+        pub beside: u64,
         /// Cgroups in focus, written by user space only: keys, or 0.
         pub focus: [u64; FOCUS_PLACES],
         /// The last runs.
@@ -422,6 +427,8 @@ pod! {
         pub delays_mask: u64,
         /// Places among the tasks that were moved, less one: a power of two less one.
         pub moved_mask: u64,
+        /// 1 where cores have several threads.
+        pub has_siblings: u64,
         /// 1 when `sched_switch` hands over the leaving task's state as its fourth argument (5.18 and later).
         pub switch_has_state: u64,
     }

@@ -68,6 +68,12 @@ pub(crate) fn switch_has_state() -> bool {
     value!(switch_has_state) != 0
 }
 
+/// Do cores have several threads?
+#[inline(always)]
+pub(crate) fn has_siblings() -> bool {
+    value!(has_siblings) != 0
+}
+
 /// Does the kernel tell how long a quota stopped a `cfs_rq`?
 #[inline(always)]
 pub(crate) fn cfs_rq_has_throttled() -> bool {

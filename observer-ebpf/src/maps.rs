@@ -97,6 +97,9 @@ view! {
         current_pid / set_current_pid,
         dispatch / set_dispatch,
         place / set_place,
+        sibling / set_sibling,
+        busy / set_busy,
+        beside / set_beside,
         overflows / set_overflows,
         untraced / set_untraced,
         lost / set_lost,
@@ -184,6 +187,7 @@ view! {
         longest_culprit / set_longest_culprit,
         steal / set_steal,
         interrupt / set_interrupt,
+        shared / set_shared,
     }
 }
 

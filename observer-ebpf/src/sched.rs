@@ -64,6 +64,9 @@ pub(crate) fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     if used.pages() | used.stalls() != 0 {
         book_use(number);
     }
+    if kernel::has_siblings() {
+        share(number, now);
+    }
     here.queued(queued);
     cpu.set_dispatch(if pid == 0 { 0 } else { length });
     cpu.set_current_pid(pid);
@@ -346,6 +349,30 @@ pub(crate) extern "C" fn came(number: u32, pid: u64, delay: u64, wait: u64, is_n
             away(number, pid, if is_new != 0 { NEW as u64 } else { AWAY as u64 });
         }
     }
+    0
+}
+
+/// Books how long the core's other thread was busy during the run that ends now. Its own state may change meanwhile: then it is a moment off,
+/// never more than the run.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn share(number: u32, now: u64) -> u64 {
+    let Some(cpu) = Cpu::get(number) else { return 0 };
+    let sibling = cpu.sibling();
+    if sibling == 0 {
+        return 0;
+    }
+    let Some(other) = Cpu::get((sibling - 1) as u32) else { return 0 };
+    // The clocks of run queues are one clock, but each was read when its CPU last needed it.
+    let goes_on = if other.current_pid() == 0 { 0 } else { now.saturating_sub(other.since()) };
+    let busy = other.busy() + goes_on;
+    if cpu.current() != Key::NONE.0 {
+        let ran = now - cpu.since();
+        cpu.set_busy(cpu.busy() + ran);
+        let slot = cpu.victim();
+        slot.set_shared(slot.shared() + busy.saturating_sub(cpu.beside()).min(ran));
+    }
+    cpu.set_beside(busy);
     0
 }
 

@@ -48,6 +48,16 @@ impl Load {
         Ok(load)
     }
 
+    /// One that never gives up the CPU, alone.
+    pub(crate) fn spinner() -> Result<Load> {
+        Load { workers: Vec::new(), _pipes: Vec::new() }.beside_spinner(None)
+    }
+
+    /// The workers' process ids.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
+        self.workers.iter().map(Child::id)
+    }
+
     /// One that never gives up the CPU joins.
     pub(crate) fn beside_spinner(mut self, cgroup: Option<&Cgroup>) -> Result<Load> {
         self.runnable("spin", &[cgroup])?;

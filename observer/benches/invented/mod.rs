@@ -162,6 +162,8 @@ fn sched(second: u64, number: u64, run: u64, wait: u64) -> Sched {
         runs: 4 * run * second,
         preempted: run * second,
         voluntary: 3 * run * second,
+        shared: None,
+        nodes: None,
         sleeps: Sleeps { io: run * second / 9, ..Sleeps::default() },
         placement: Some(Placement {
             away: [run * second / 9; AWAY],

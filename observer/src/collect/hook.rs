@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use observer_common::locality;
 use observer_common::memory::{STALLED, Stall};
 use observer_common::sched::{Key, Offsets, kind};
 use observer_common::tasks::Task;
@@ -73,7 +74,8 @@ impl Hook {
         };
         match Programs::load_with(roots, highest + 1, places, adapt) {
             Ok(programs) => {
-                let accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
+                let mut accounts = Accounts::new(programs.sched.cpus(), programs.zero.clone());
+                accounts.place(nodes(places));
                 let (blame, focus) = (Blame::default(), Focus::default());
                 let tells_failures = programs.tcp.as_ref().is_ok_and(Tcp::tells_failures);
                 let netns = std::fs::metadata(roots.proc.join("self/ns/net")).ok();
@@ -116,9 +118,10 @@ impl Hook {
     }
 
     /// Says where CPUs are in the machine.
-    pub(super) fn place(&self, places: &[(u32, u64)]) {
+    pub(super) fn place(&mut self, places: &[(u32, u64)]) {
         if let Hook::On(on) = self {
             on.programs.sched.place(places);
+            on.accounts.place(nodes(places));
         }
     }
 
@@ -495,6 +498,11 @@ impl Attached {
         }
         if reasons.is_empty() { State::On } else { State::Degraded(reasons.join("; ")) }
     }
+}
+
+/// The NUMA nodes of CPUs, as far as they are known.
+fn nodes(places: &[(u32, u64)]) -> impl Iterator<Item = (u32, u32)> {
+    places.iter().filter_map(|(cpu, place)| Some((*cpu, locality::node(*place)?)))
 }
 
 /// Takes in how long the queues were up to now. What goes on is booked otherwise when it ends, if somebody joined the queue meanwhile: so that

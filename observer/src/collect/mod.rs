@@ -313,8 +313,7 @@ impl Collector {
 
     /// Where each CPU is, as the hook compares it.
     fn places(&self) -> Vec<(u32, u64)> {
-        let places = self.machine.iter().flat_map(|machine| &machine.cpus);
-        places.map(|(number, place)| (*number, place.word(*number))).collect()
+        self.machine.as_ref().map(Machine::words).unwrap_or_default()
     }
 
     /// One row for each cgroup that is listed, and those that no listing can name.
@@ -404,6 +403,8 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use observer_common::locality::{CORE, distance};
+
     use super::*;
 
     #[test]
@@ -418,6 +419,7 @@ mod tests {
         write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\n");
         write(&format!("{cpu}/online"), "0\n");
         write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0\n");
+        write(&format!("{cpu}/cpu0/topology/physical_package_id"), "0\n");
         write(&format!("{cpu}/cpu1/online"), "0\n");
         let mut collector =
             Collector::new(Roots { proc: root("proc"), sys: root("sys"), cgroup: root("cgroup"), host: root("host") });
@@ -427,6 +429,7 @@ mod tests {
         write(&format!("{cpu}/online"), "0-1\n");
         write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0-1\n");
         write(&format!("{cpu}/cpu1/topology/core_cpus_list"), "0-1\n");
+        write(&format!("{cpu}/cpu1/topology/physical_package_id"), "0\n");
         assert_eq!(cores(), [Some(0), Some(0)]);
         // It is on although the kernel no longer says where, as between two steps of going off.
         std::fs::remove_dir_all(root(&format!("{cpu}/cpu1/topology"))).unwrap();
@@ -434,6 +437,7 @@ mod tests {
         write("proc/stat", "cpu0 1 1 1 1 1 1 1 1\n");
         write(&format!("{cpu}/cpu0/topology/core_cpus_list"), "0\n");
         assert_eq!(cores(), [Some(0)]);
-        assert_eq!(collector.machine.as_ref().unwrap().distances(2), [0, 1, 1, 0], "tasks still come from it");
+        let words = collector.machine.as_ref().unwrap().words();
+        assert_eq!(distance(words[0].1, words[1].1), CORE, "tasks still come from it");
     }
 }

@@ -59,6 +59,8 @@ pub struct Facts {
     pub attempt: Attempt,
     /// Where the programs work, whether the task iterator does, too: how many threads it told, or why not.
     pub tasks: Result<usize, String>,
+    /// What is missing of following migrations, or why they are not followed.
+    pub migrations: Result<Vec<String>, String>,
     /// Where the programs work, what is missing of the memory family, or why there is none of it.
     pub allocations: Result<Vec<String>, String>,
     /// Where the programs work, whether those of TCP do, too, and what they lack, or why not.
@@ -115,7 +117,7 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
     let cpus = cpus(&roots.sys, &machine);
     let cgroups = hierarchies(&roots.cgroup);
     let v2 = cgroups.as_ref().ok().and_then(|found| found.v2.as_deref());
-    let Tried { attempt, tasks, allocations, tcp } =
+    let Tried { attempt, tasks, migrations, allocations, tcp } =
         if bpf { attempt(roots, &cpus) } else { Tried::failed(Attempt::NotTried("eBPF is switched off (--no-bpf)")) };
     Facts {
         euid: field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok()),
@@ -131,6 +133,7 @@ pub fn read(roots: &Roots, bpf: bool) -> Facts {
         types: types(&roots.sys.join("kernel/btf/vmlinux")),
         attempt,
         tasks,
+        migrations,
         allocations,
         tcp,
         cpus,
@@ -176,6 +179,7 @@ fn cpus(sys: &Path, machine: &Result<Machine, Error>) -> Result<u32, String> {
 struct Tried {
     attempt: Attempt,
     tasks: Result<usize, String>,
+    migrations: Result<Vec<String>, String>,
     allocations: Result<Vec<String>, String>,
     tcp: Result<Vec<String>, String>,
 }
@@ -183,7 +187,13 @@ struct Tried {
 impl Tried {
     fn failed(attempt: Attempt) -> Tried {
         let not_tried = || "not tried".to_owned();
-        Tried { attempt, tasks: Err(not_tried()), allocations: Err(not_tried()), tcp: Err(not_tried()) }
+        Tried {
+            attempt,
+            tasks: Err(not_tried()),
+            migrations: Err(not_tried()),
+            allocations: Err(not_tried()),
+            tcp: Err(not_tried()),
+        }
     }
 }
 
@@ -198,6 +208,7 @@ fn attempt(roots: &Roots, cpus: &Result<u32, String>) -> Tried {
         Ok(mut programs) => Tried {
             attempt: Attempt::Worked(began.elapsed().as_millis()),
             tasks: threads(roots, &mut programs),
+            migrations: programs.moves_off().map_or(Ok(Vec::new()), |error| Err(error.to_string())),
             tcp: programs.tcp.as_ref().map(|tcp| tcp.lacking().to_vec()).map_err(ToString::to_string),
             allocations: programs.memory.map(|memory| memory.lacking).map_err(|error| error.to_string()),
         },

@@ -11,7 +11,7 @@ use observer_common::locality::{CACHE, UNKNOWN};
 use observer_common::sched::{Key, kind};
 
 use super::memory::{StallLatency, stall_metrics};
-use super::placement::{BY_LOCALITY, BY_MOVE, by_locality, local, migration_metric, placement_metrics};
+use super::placement::{BY_LOCALITY, BY_MOVE, BY_NODE, by_locality, local, migration_metric, node_metric, placement_metrics};
 use super::sched::{ledger_metric, sched_metrics, used_metrics};
 use super::{Cross, Entity, Kind, Label, Labels, Metric, Paced, Part, Read, Residual, Sample, Sched, Share, Unit};
 pub use identity::{Identity, Names};
@@ -152,6 +152,7 @@ impl Cgroup {
 sched_metrics!(Cgroup);
 placement_metrics!(Cgroup);
 migration_metric!(Cgroup);
+node_metric!(Cgroup);
 ledger_metric!(Cgroup);
 used_metrics!(Cgroup);
 stall_metrics!(Cgroup, |c| c.stalled.as_deref());
@@ -338,8 +339,10 @@ static ALL: &[&Metric<Cgroup>] = &[
     &LOCAL_DISPATCHES,
     &CACHE_DISPATCHES,
     &MIGRATIONS,
+    &RUN_NODES,
     &SWITCHES,
     &OFF_CPU,
+    &SHARED,
     &RESIDUAL,
     &resources::MEMORY_USAGE,
     &resources::MEMORY_LIMIT,

@@ -148,6 +148,7 @@ static ALL: &[&Metric<Cpu>] = &[
     &MIGRATIONS_OUT,
     &SWITCHES,
     &OFF_CPU,
+    &SHARED,
 ];
 
 impl Entity for Cpu {

@@ -52,4 +52,4 @@ pub use source::{Source, State};
 pub use task::{Counts, Identity, Status};
 pub use tcp::{TcpFlow, TcpTotals};
 pub use thread::Thread;
-pub use topology::{Distance, Topology};
+pub use topology::Topology;

@@ -99,6 +99,21 @@ pub(super) static BY_MOVE: LazyLock<Vec<Attributes>> = LazyLock::new(|| {
     all
 });
 
+/// NUMA nodes that are told apart; the last holds what is beyond them.
+pub const NODES: usize = 16;
+
+/// The place of a node among them.
+pub fn node_place(node: u32) -> usize {
+    (node as usize).min(NODES - 1)
+}
+
+/// Points of a metric by NUMA node.
+pub(super) static BY_NODE: LazyLock<Vec<Attributes>> = LazyLock::new(|| {
+    let name = |place: usize| if place == NODES - 1 { "other".to_owned() } else { place.to_string() };
+    let point = |place| -> Attributes { Box::leak(Box::new([("observer.memory.node", &*name(place).leak())])) };
+    (0..NODES).map(point).collect()
+});
+
 /// Points of a metric by the length of a queue.
 pub(super) static BY_DEPTH: LazyLock<Vec<Attributes>> = LazyLock::new(|| {
     let name = |place| match (shortest_at(place), longest_at(place)) {
@@ -197,6 +212,25 @@ macro_rules! placement_metrics {
     };
 }
 pub(super) use placement_metrics;
+
+/// On which nodes the tasks of an entity with a `sched: Option<Arc<Sched>>` field ran.
+macro_rules! node_metric {
+    ($entity:ty) => {
+        /// Where it ran.
+        pub static RUN_NODES: Metric<$entity> = Metric::new(
+            "observer.cpu.run.node.time",
+            "RUN NODE",
+            Unit::Seconds,
+            "Time on a CPU, of runs that ended, by the NUMA node of the CPU: beside where the memory is (observer.cgroup.memory.node.usage) it tells \
+             whether both are together.",
+            Read::Cross(Cross {
+                attributes: || &BY_NODE,
+                read: |e, index| e.sched.as_ref()?.nodes.as_ref()?.get(index).copied(),
+            }),
+        );
+    };
+}
+pub(super) use node_metric;
 
 /// Migrations of the tasks of an entity with a `sched: Option<Arc<Sched>>` field.
 macro_rules! migration_metric {

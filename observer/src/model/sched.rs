@@ -1,5 +1,6 @@
 //! What the scheduler hook counted for one thing: a CPU, a cgroup with its descendants, or the machine.
 
+use super::placement::NODES;
 use super::{Histogram, Placement};
 
 /// Cumulative since observer attached. Times in nanoseconds on the run queue's clock (wall time: hypervisor steal and interrupts are
@@ -15,6 +16,10 @@ pub struct Sched {
     pub steal: Option<u64>,
     /// Of it taken by interrupts; `None` where the kernel does not account it.
     pub interrupt: Option<u64>,
+    /// Of it the core's other thread was busy, too; `None` where cores have one.
+    pub shared: Option<u64>,
+    /// Of it on each NUMA node, at [`node_place`](super::placement::node_place); `None` where the CPUs' are not known.
+    pub nodes: Option<[u64; NODES]>,
     /// Dispatches.
     pub runs: u64,
     /// Runs that ended although the task could have gone on.
@@ -148,6 +153,8 @@ impl Sched {
         self.run += other.run;
         self.steal = both(self.steal, other.steal);
         self.interrupt = both(self.interrupt, other.interrupt);
+        self.shared = both(self.shared, other.shared);
+        self.nodes = self.nodes.zip(other.nodes).map(|(here, there)| std::array::from_fn(|node| here[node] + there[node]));
         self.runs += other.runs;
         self.preempted += other.preempted;
         self.voluntary += other.voluntary;
@@ -247,6 +254,15 @@ macro_rules! sched_metrics {
                 Part { attributes: &[("observer.switch.type", "preempted")], read: |e| Some(e.sched.as_ref()?.preempted) },
                 Part { attributes: &[("observer.switch.type", "voluntary")], read: |e| Some(e.sched.as_ref()?.voluntary) },
             ]),
+        );
+        /// Time with a busy sibling.
+        pub static SHARED: Metric<$entity> = Metric::new(
+            "observer.cpu.smt.shared.time",
+            "SMT",
+            Unit::Seconds,
+            "Of the time on a CPU, of runs that ended: the core's other thread (SMT) was busy, too, so that both had less than a core. Unknown \
+             where cores have one thread.",
+            Read::Counter(&[Part { attributes: &[], read: |e| e.sched.as_ref()?.shared }]),
         );
         /// Why tasks left.
         pub static OFF_CPU: Metric<$entity> = Metric::new(

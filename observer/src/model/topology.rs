@@ -1,4 +1,4 @@
-//! Where CPUs are in the machine, and how far it is from one to another.
+//! Where CPUs are in the machine.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,77 +18,21 @@ pub struct Topology {
     pub node: Option<u32>,
 }
 
-impl Topology {
-    /// The place of a CPU with this number as the kernel side compares it, by the rules of [`Distance::between`]; 0 where too little is known.
-    pub fn word(&self, number: u32) -> u64 {
-        let Some(cache) = self.llc.or(self.package).or(self.node) else { return 0 };
-        place(self.node.unwrap_or(0), cache, self.core.unwrap_or(number))
-    }
-}
-
-/// How far it is from one CPU to another: what of a task's warmth is still there after it was moved. From near to far, each within the next.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum Distance {
-    /// The same CPU.
-    Cpu,
-    /// The same core: an SMT sibling. All caches are shared.
-    Core,
-    /// The same last-level cache.
-    Cache,
-    /// The same NUMA node; its memory is as near as it was.
-    Node,
-    /// Another NUMA node.
-    Remote,
-}
-
-impl Distance {
-    /// All, from near to far; each at the index that is its number.
-    pub const ALL: [Distance; 5] = [Distance::Cpu, Distance::Core, Distance::Cache, Distance::Node, Distance::Remote];
-
-    /// What [`Distance::table`] has where the distance is unknown: one more than the farthest.
-    pub const UNKNOWN: u8 = Distance::ALL.len() as u8;
-
-    /// The lower-case word of every output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Distance::Cpu => "cpu",
-            Distance::Core => "core",
-            Distance::Cache => "cache",
-            Distance::Node => "node",
-            Distance::Remote => "remote",
-        }
-    }
-
-    /// How far it is between two CPUs, each a number and a place; `None` where too little is known. It is the same in both directions.
-    ///
-    /// Nodes decide first: cores and caches that span nodes (a cache does with sub-NUMA clustering) are cut at them, as the kernel's
-    /// scheduler does. Without cache information the package stands for the last-level cache, and without that the node, as in the
-    /// kernel's own `cpu_coregroup_mask`. Nothing is taken to be on another node unless both nodes are known: a kernel without
-    /// NUMA has one. Clusters of cores that share a cache below the last one are within [`Distance::Cache`].
-    pub fn between((a, here): (u32, Topology), (b, there): (u32, Topology)) -> Option<Distance> {
-        let same = |a: Option<u32>, b: Option<u32>| Some(a? == b?);
-        let node = same(here.node, there.node);
-        if a == b {
-            return Some(Distance::Cpu);
-        }
-        if node == Some(false) {
-            return Some(Distance::Remote);
-        }
-        if same(here.core, there.core) == Some(true) {
-            return Some(Distance::Core);
-        }
-        let near = same(here.llc, there.llc).or_else(|| same(here.package, there.package)).or(node)?;
-        Some(if near { Distance::Cache } else { Distance::Node })
-    }
-
-    /// The distances between CPUs `0 … n − 1`, whose places these are: from CPU `a` to CPU `b` it is at `a * n + b`, as the number of a
-    /// [`Distance`], or [`Distance::UNKNOWN`].
-    pub fn table(places: &[Topology]) -> Vec<u8> {
-        let numbered = || (0..).zip(places.iter().copied());
-        let pairs = numbered().flat_map(|from| numbered().map(move |to| Distance::between(from, to)));
-        pairs.map(|distance| distance.map_or(Distance::UNKNOWN, |distance| distance as u8)).collect()
-    }
+/// The places of CPUs, each with its number, as the kernel side compares them ([`observer_common::locality::distance`]); 0 where too little is known.
+///
+/// Nodes decide first: cores and caches that span nodes (a cache does with sub-NUMA clustering) are cut at them, as the kernel's
+/// scheduler does. Where not all CPUs have a last-level cache the package stands for it, and without that the node, as in the kernel's
+/// own `cpu_coregroup_mask`. A kernel without NUMA has one node. Clusters of cores that share a cache below the last one are within it.
+pub fn words(cpus: &[(u32, Topology)]) -> Vec<(u32, u64)> {
+    let parts: [fn(&Topology) -> Option<u32>; 3] = [|place| place.llc, |place| place.package, |place| place.node];
+    let is_known = |place: &Topology| parts.iter().any(|part| part(place).is_some());
+    let near = parts.iter().find(|part| cpus.iter().filter(|(_, place)| is_known(place)).all(|(_, place)| part(place).is_some()));
+    let word = |(number, topology): &(u32, Topology)| {
+        let cache = near.and_then(|near| near(topology));
+        let word = cache.map(|cache| place(topology.node.unwrap_or(0), cache, topology.core.unwrap_or(*number)));
+        (*number, word.unwrap_or(0))
+    };
+    cpus.iter().map(word).collect()
 }
 
 /// How many of each a machine has; `None` where no CPU's is known.
@@ -140,6 +84,7 @@ impl fmt::Display for Shape {
 
 #[cfg(test)]
 mod tests {
+    use observer_common::locality::{CACHE, CORE, NODE, REMOTE, UNKNOWN, distance};
     use proptest::prelude::*;
 
     use super::*;
@@ -151,56 +96,44 @@ mod tests {
         Topology { core: next(), llc: next(), package: next(), node: next() }
     }
 
+    fn between(places: [Topology; 2]) -> usize {
+        let words = words(&[(1, places[0]), (9, places[1])]);
+        distance(words[0].1, words[1].1)
+    }
+
     #[track_caller]
-    fn check(here: &str, there: &str, expected: Option<Distance>) {
-        let (here, there) = ((1, place(here)), (9, place(there)));
-        assert_eq!(Distance::between(here, there), expected);
-        assert_eq!(Distance::between(there, here), expected, "the other way round");
+    fn check(here: &str, there: &str, expected: usize) {
+        let (here, there) = (place(here), place(there));
+        assert_eq!(between([here, there]), expected);
+        assert_eq!(between([there, here]), expected, "the other way round");
     }
 
     #[test]
     fn everything_is_known() {
-        use Distance::{Cache, Core, Node, Remote};
-        check("1 0 0 0", "1 0 0 0", Some(Core));
-        check("1 0 0 0", "9 0 0 0", Some(Cache));
-        check("1 0 0 0", "9 8 0 0", Some(Node)); // Several last-level caches in a node, as AMD has them.
-        check("1 0 0 0", "9 8 1 0", Some(Node)); // Two packages in a node.
-        check("1 0 0 0", "9 8 1 1", Some(Remote));
-        check("1 0 0 0", "9 0 0 1", Some(Remote)); // Sub-NUMA clusters below one cache.
-        check("1 0 0 0", "1 0 0 1", Some(Remote)); // A hypervisor's nonsense.
+        check("1 0 0 0", "1 0 0 0", CORE);
+        check("1 0 0 0", "9 0 0 0", CACHE);
+        check("1 0 0 0", "9 8 0 0", NODE); // Several last-level caches in a node, as AMD has them.
+        check("1 0 0 0", "9 8 1 0", NODE); // Two packages in a node.
+        check("1 0 0 0", "9 8 1 1", REMOTE);
+        check("1 0 0 0", "9 0 0 1", REMOTE); // Sub-NUMA clusters below one cache.
+        check("1 0 0 0", "1 0 0 1", REMOTE); // A hypervisor's nonsense.
     }
 
     #[test]
     fn one_stands_for_another() {
-        use Distance::{Cache, Core, Node, Remote};
-        check("1 - 0 0", "9 - 0 0", Some(Cache));
-        check("1 - 0 0", "9 - 1 0", Some(Node));
-        check("1 0 0 0", "9 - 0 0", Some(Cache)); // One of them has no cache.
-        check("1 - 0 0", "9 - 0 1", Some(Remote));
-        check("1 - - 0", "9 - - 0", Some(Cache));
-        check("1 - - 0", "9 - - 1", Some(Remote));
-        check("1 0 0 -", "9 8 1 -", Some(Node)); // A kernel without NUMA.
-        check("1 0 0 -", "9 0 0 -", Some(Cache));
-        check("1 0 0 0", "9 8 1 -", Some(Node));
-        check("1 - - -", "1 - - -", Some(Core));
-        check("1 - - -", "9 - - -", None);
-        check("- - - -", "- - - -", None);
-        check("1 0 0 0", "- - - -", None);
-        assert_eq!(Distance::between((3, place("- - - -")), (3, place("- - - -"))), Some(Distance::Cpu), "known in any case");
-    }
-
-    #[test]
-    fn a_table_by_number() {
-        let places = ["0 0 0 0", "- - - -", "0 0 0 0", "3 3 1 1"].map(place);
-        let unknown = Distance::UNKNOWN;
-        assert_eq!(
-            Distance::table(&places).chunks(4).collect::<Vec<_>>(),
-            [[0, unknown, 1, 4], [unknown, 0, unknown, unknown], [1, unknown, 0, 4], [4, unknown, 4, 0]]
-        );
-        assert!(Distance::table(&[]).is_empty());
-        for (number, distance) in (0..).zip(Distance::ALL) {
-            assert_eq!(distance as u8, number);
-        }
+        check("1 - 0 0", "9 - 0 0", CACHE);
+        check("1 - 0 0", "9 - 1 0", NODE);
+        check("1 0 0 0", "9 - 0 0", CACHE); // One of them has no cache.
+        check("1 1 0 0", "9 - 1 0", NODE); // Nor is a cache's number compared with a package's.
+        check("1 - 0 0", "9 - 0 1", REMOTE);
+        check("1 - - 0", "9 - - 0", CACHE);
+        check("1 - - 0", "9 - - 1", REMOTE);
+        check("1 0 0 -", "9 8 1 -", NODE); // A kernel without NUMA.
+        check("1 0 0 -", "9 0 0 -", CACHE);
+        check("1 0 0 0", "9 8 1 -", NODE);
+        check("1 - - -", "9 - - -", UNKNOWN);
+        check("- - - -", "- - - -", UNKNOWN);
+        check("1 0 0 0", "- - - -", UNKNOWN);
     }
 
     #[test]
@@ -222,11 +155,10 @@ mod tests {
                 let core = bits.iter().fold(0, |number, bit| number * 2 + u32::from(*bit));
                 Topology { core: known[0].then_some(core), llc: number(1), package: number(2), node: number(3) }
             };
-            let [a, b, c] = [(0, place(places[0])), (1, place(places[1])), (2, place(places[2]))];
-            let distances = (Distance::between(a, b), Distance::between(b, c), Distance::between(a, c));
-            if let (Some(ab), Some(bc), Some(ac)) = distances {
-                prop_assert!(ac <= ab.max(bc), "{ab:?} {bc:?} {ac:?}");
-            }
+            let words = words(&[(0, place(places[0])), (1, place(places[1])), (2, place(places[2]))]);
+            let between = |a: usize, b: usize| distance(words[a].1, words[b].1);
+            let (ab, bc, ac) = (between(0, 1), between(1, 2), between(0, 2));
+            prop_assert!(ac <= ab.max(bc), "{ab} {bc} {ac}");
         }
     }
 }

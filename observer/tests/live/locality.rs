@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use observer::collect::Collector;
-use observer::model::{Cpu, Distance, Placement, Sample};
-use observer_common::locality::{DISTANCES, MOVES, NEW, Reason, UNKNOWN, move_place};
+use observer::model::{Cpu, Placement, Sample, Sched, Topology};
+use observer_common::locality::{CACHE, CORE, DISTANCES, MOVES, NEW, NODE, REMOTE, Reason, move_place};
 
 use super::Test;
 use super::cgroups::TestCgroup;
@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Test> {
     vec![
         ("locality::a_task_that_is_thrown_comes_from_where_it_was", a_task_that_is_thrown_comes_from_where_it_was),
         ("locality::migrations_are_those_of_the_kernel", migrations_are_those_of_the_kernel),
+        ("locality::a_busy_sibling_is_seen", a_busy_sibling_is_seen),
         ("locality::the_queue_is_as_long_as_there_are_spinners", the_queue_is_as_long_as_there_are_spinners),
     ]
 }
@@ -51,6 +52,18 @@ fn cpu(sample: &Sample, number: u32) -> Result<&Cpu, String> {
     sample.cpus.iter().find(|cpu| cpu.number == number).ok_or(format!("no CPU {number}"))
 }
 
+/// The distance between the first two CPUs.
+fn first_two(sample: &Sample) -> Result<usize, String> {
+    let (zero, one) = (cpu(sample, 0)?.topology, cpu(sample, 1)?.topology);
+    let same = |part: fn(&Topology) -> Option<u32>| part(&zero) == part(&one);
+    Ok(match () {
+        () if !same(|place| place.node) => REMOTE,
+        () if same(|place| place.core) => CORE,
+        () if same(|place| place.llc) && same(|place| place.package) => CACHE,
+        () => NODE,
+    })
+}
+
 /// A spinner is moved to and fro between two CPUs by its affinity: every move is counted, at the distance of the two, and so is every
 /// dispatch after one.
 fn a_task_that_is_thrown_comes_from_where_it_was() -> Result<String, String> {
@@ -70,12 +83,15 @@ fn a_task_that_is_thrown_comes_from_where_it_was() -> Result<String, String> {
     let truth = kernels(&collector, &[launcher.pid(), pid])? - before;
     let ((runs, now), (runs_before, then)) = (placement(&is, &cgroup.path())?, placement(&was, &cgroup.path())?);
     let (runs, placed) = (runs - runs_before, since(now, then));
+    let all_run = sched(&is, &cgroup.path())?;
+    let on_nodes: u64 = all_run.nodes.ok_or("no node is known")?.iter().sum();
+    if on_nodes != all_run.run {
+        return Err(format!("{on_nodes} ns on all nodes, {} in all", all_run.run));
+    }
     launcher.reap()?;
     thrower.reap()?;
 
-    let (zero, one) = (cpu(&is, 0)?.topology, cpu(&is, 1)?.topology);
-    // What the model says of the two, as the kernel side numbers it: one less, as it leaves out the same CPU.
-    let distance = Distance::between((0, zero), (1, one)).map_or(UNKNOWN, |distance| distance as usize - 1);
+    let distance = first_two(&is)?;
     let (moves, others) = (by_reason(&placed.moves, Reason::Other), placed.moves[move_place(Reason::Other, distance)]);
     let all: u64 = placed.moves.iter().sum();
     let away: u64 = placed.away[..DISTANCES].iter().sum();
@@ -129,6 +145,36 @@ fn migrations_are_those_of_the_kernel() -> Result<String, String> {
     // The three sums of the machine are not read at one moment.
     let near = |a: u64, b: u64| a.abs_diff(b) <= 20 + a / 50;
     if counted == truth && counted > 0 && sums[0].abs_diff(sums[1]) <= 1 && near(root, sums[0]) { Ok(said) } else { Err(said) }
+}
+
+/// Two threads of one core spin: each has the other beside it.
+fn a_busy_sibling_is_seen() -> Result<String, String> {
+    let mut collector = collector()?;
+    let sample = collector.collect();
+    if first_two(&sample)? != CORE {
+        return Ok("not exercised: CPU 0 and 1 do not share a core (cargo xtask vm --smt)".into());
+    }
+    let here = TestCgroup::new(&v2()?, "thread").map_err(|error| error.to_string())?;
+    let there = TestCgroup::new(&v2()?, "sibling").map_err(|error| error.to_string())?;
+    let (mut launcher, mut other) = (Launcher::start(here.directory(), Some(0))?, Launcher::start(there.directory(), Some(1))?);
+    let was = sched(&collector.collect(), &here.path())?;
+    let beside = other.work("spin 2500")?;
+    let pid = launcher.work("spin 1000")?;
+    launcher.finished(pid)?;
+    let both = sched(&collector.collect(), &here.path())?;
+    other.finished(beside)?;
+    let pid = launcher.work("spin 1000")?;
+    launcher.finished(pid)?;
+    let alone = sched(&collector.collect(), &here.path())?;
+    launcher.reap()?;
+    other.reap()?;
+    let share = |is: &Sched, was: &Sched| {
+        let shared = is.shared.zip(was.shared).map(|(is, was)| is - was).ok_or("a core with threads and no shared time")?;
+        Ok::<f64, String>(shared as f64 / (is.run - was.run) as f64)
+    };
+    let (with, without) = (share(&both, &was)?, share(&alone, &both)?);
+    let said = format!("{:.1} % of a run beside a busy thread, {:.1} % alone", 100.0 * with, 100.0 * without);
+    if (0.9..=1.0).contains(&with) && without < 0.5 { Ok(said) } else { Err(said) }
 }
 
 /// The mean length of a CPU's queue is the number of its spinners; and it is what ran and waited there, whoever else came by.

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use self::initramfs::Initramfs;
 use self::kernels::{KERNELS, Kernel};
-use self::qemu::{Accelerator, Ending, Limits, Machine};
+use self::qemu::{Accelerator, Ending, Limits, Machine, Shape};
 use self::report::Skips;
 use crate::packages;
 use crate::process::{Cmd, find_program};
@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Use this machine's own processor; many virtual machines cannot
     #[arg(long)]
     kvm: bool,
+    /// Two threads of one core, instead of a node each
+    #[arg(long)]
+    smt: bool,
     /// Names of tests, after `--`
     #[arg(last = true)]
     tests: Vec<String>,
@@ -65,7 +68,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     install_tools()?;
     let accelerator = if args.kvm { Accelerator::Kvm } else { Accelerator::Tcg };
-    let tests = Tests::build(workspace, &args.tests, accelerator)?;
+    let shape = if args.smt { Shape::Threads } else { Shape::Nodes };
+    let tests = Tests::build(workspace, &args.tests, accelerator, shape)?;
     let step = |kernel: &'static Kernel| {
         let tests = &tests;
         Step::new(kernel.name, move || tests.run(kernel, &kernel.image(workspace, args.fetch)?))
@@ -85,7 +89,7 @@ pub(crate) fn step(workspace: &Workspace) -> Result<Outcome> {
         Ok(image) => image,
         Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
     };
-    Tests::build(workspace, &[], Accelerator::Tcg)?.run(oldest, &image)?;
+    Tests::build(workspace, &[], Accelerator::Tcg, Shape::Nodes)?.run(oldest, &image)?;
     Ok(Outcome::Passed)
 }
 
@@ -104,18 +108,19 @@ struct Tests {
     initramfs: PathBuf,
     disk: PathBuf,
     accelerator: Accelerator,
+    shape: Shape,
     expected: Vec<String>,
     skips: Skips,
 }
 
 impl Tests {
-    fn build(workspace: &Workspace, names: &[String], accelerator: Accelerator) -> Result<Self> {
+    fn build(workspace: &Workspace, names: &[String], accelerator: Accelerator, shape: Shape) -> Result<Self> {
         let programs = Programs::build(workspace)?;
         let expected = programs.tests(names)?;
         ensure!(!expected.is_empty(), "no live test has such a name");
         let skips = skips(workspace, &programs)?;
         let initramfs = initramfs(workspace, &programs, names)?;
-        Ok(Self { initramfs, disk: workspace.target.join("vm/disk"), accelerator, expected, skips })
+        Ok(Self { initramfs, disk: workspace.target.join("vm/disk"), accelerator, shape, expected, skips })
     }
 
     fn run(&self, kernel: &Kernel, image: &Path) -> Result<()> {
@@ -125,7 +130,13 @@ impl Tests {
     /// Once in a while the emulator faults while a kernel starts (seen: a double fault at cmpxchg16b). Such a guest has tested nothing,
     /// and is started again; one that came as far as its tests never is.
     fn boot(&self, image: &Path) -> Result<String> {
-        let machine = Machine { kernel: image, initramfs: &self.initramfs, disk: &self.disk, accelerator: self.accelerator };
+        let machine = Machine {
+            kernel: image,
+            initramfs: &self.initramfs,
+            disk: &self.disk,
+            accelerator: self.accelerator,
+            shape: self.shape,
+        };
         for _ in 0..STARTS {
             let (said, ending) = qemu::boot(&machine, &LIMITS)?;
             match (report::started(&said), ending) {

@@ -32,6 +32,7 @@ pub(crate) struct Machine<'a> {
     /// A file, which becomes an empty disk.
     pub(crate) disk: &'a Path,
     pub(crate) accelerator: Accelerator,
+    pub(crate) shape: Shape,
 }
 
 /// How long a guest may take.
@@ -40,6 +41,15 @@ pub(crate) struct Limits {
     pub(crate) start: Duration,
     /// For all of it.
     pub(crate) whole: Duration,
+}
+
+/// How a guest's two CPUs are related.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Each has a cache and a node of its own.
+    Nodes,
+    /// They are the threads of one core.
+    Threads,
 }
 
 /// How a guest ended.
@@ -106,12 +116,15 @@ impl Guest {
             Accelerator::Tcg => command.args(["-accel", "tcg,thread=single", "-cpu", "max,-cx16"]),
             Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
         };
-        // Two CPUs, because the tests need a second one to look from; each with a cache and a node of its own.
-        command.args(["-m", "768", "-smp", "2,sockets=2,cores=1,threads=1", "-display", "none", "-serial", "stdio"]);
-        for node in ["0", "1"] {
-            let memory = format!("memory-backend-ram,id=node{node},size=384M");
-            command.args(["-object", &memory, "-numa", &format!("node,nodeid={node},cpus={node},memdev=node{node}")]);
-        }
+        // Two CPUs, because the tests need a second one to look from.
+        command.args(["-m", "768", "-display", "none", "-serial", "stdio", "-smp"]);
+        match machine.shape {
+            Shape::Threads => command.arg("2,sockets=1,cores=1,threads=2"),
+            Shape::Nodes => command.arg("2,sockets=2,cores=1,threads=1").args(["0", "1"].iter().flat_map(|node| {
+                let memory = format!("memory-backend-ram,id=node{node},size=384M");
+                ["-object".into(), memory, "-numa".into(), format!("node,nodeid={node},cpus={node},memdev=node{node}")]
+            })),
+        };
         command.arg("-kernel").arg(machine.kernel).arg("-initrd").arg(machine.initramfs);
         // NVMe is the one kind of disk whose driver all these kernels have built in, so that the guest needs no modules.
         let drive =

@@ -11,6 +11,7 @@ use observer_common::sched::{Key, Slot, kind};
 
 use super::pending::Waits;
 use crate::model::memory::StallLatency;
+use crate::model::placement::{NODES, node_place};
 use crate::model::{Histogram, OffCpu, Open, Placement, Sched, Sleeps, Used};
 
 /// Totals since observer attached.
@@ -24,6 +25,8 @@ pub struct Accounts {
     /// The reading of the tables.
     drain: u64,
     zero: Arc<Sched>,
+    /// NUMA nodes of CPUs.
+    places: HashMap<u32, u32>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,20 @@ impl Accounts {
     pub fn new(cpus: u32, zero: Sched) -> Accounts {
         let zero = Arc::new(zero);
         let total = Total { sched: Arc::clone(&zero), reached: Open::default() };
-        Accounts { cpus: vec![total; cpus as usize], nodes: HashMap::new(), roots: Vec::new(), round: 0, drain: 0, zero }
+        Accounts {
+            cpus: vec![total; cpus as usize],
+            nodes: HashMap::new(),
+            roots: Vec::new(),
+            round: 0,
+            drain: 0,
+            zero,
+            places: HashMap::new(),
+        }
+    }
+
+    /// Says on which NUMA node each CPU is; of others it is not known.
+    pub fn place(&mut self, nodes: impl Iterator<Item = (u32, u32)>) {
+        self.places = nodes.collect();
     }
 
     /// Takes in the tree as it is listed now: each cgroup with its parent.
@@ -90,7 +106,10 @@ impl Accounts {
 
     /// Adds what one slot of one CPU held. A process's counts are its cgroup's.
     pub fn add(&mut self, cpu: u32, slot: &Slot) {
-        let counts = counts(slot);
+        let mut counts = counts(slot);
+        if let (Some(nodes), Some(node)) = (&mut counts.nodes, self.places.get(&cpu)) {
+            nodes[node_place(*node)] = slot.run;
+        }
         if slot.key == Key::IDLE.0 {
             // No cgroup's: not the machine's cgroup either.
             return node(&mut self.nodes, &self.zero, Key::IDLE, None).total.add(&counts);
@@ -276,7 +295,14 @@ fn leaf(slot: &Slot) -> (Key, Option<Key>) {
 fn nothing() -> Sched {
     let open = Open { run: 0, wait: Some(0), throttled: Some(0) };
     let used = Some(Used { off_cpu: Some(OffCpu::default()), ..Used::default() });
-    Sched { open, used, placement: Some(Placement::default()), ..Sched::zero(true, true, true) }
+    Sched {
+        open,
+        used,
+        shared: Some(0),
+        nodes: Some([0; NODES]),
+        placement: Some(Placement::default()),
+        ..Sched::zero(true, true, true)
+    }
 }
 
 /// The waits of a slot.
@@ -302,6 +328,7 @@ fn counts(slot: &Slot) -> Sched {
             stopped: u64::from(slot.stopped),
         },
         placement: Some(Placement { away: slot.away.map(u64::from), away_run: slot.away_run, moves: slot.moves.map(u64::from) }),
+        shared: Some(slot.shared),
         latency: latency(slot),
         used: Some(Used {
             pages: slot.used.pages,

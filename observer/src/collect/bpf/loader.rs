@@ -20,7 +20,7 @@ use super::btf::Missing;
 use super::memory::Memory;
 use super::offsets::{self, Lacking, OffsetsError};
 use super::operands::{self, Numbers};
-use super::sched::{Tables, delay_places, moved_places};
+use super::sched::{Tables, delay_places, moved_places, sibling};
 use super::tasks::Tasks;
 use super::tcp::Tcp;
 use crate::collect::Roots;
@@ -140,6 +140,8 @@ impl Programs {
         let mut resolved = offsets::resolve(&bytes)?;
         adapt(&mut resolved.offsets);
         resolved.offsets.delays_mask = u64::from(delay_places(cpus) - 1);
+        let has_siblings = places.iter().any(|(cpu, _)| sibling(places, *cpu).is_some());
+        resolved.offsets.has_siblings = u64::from(has_siblings);
         resolved.offsets.moved_mask = u64::from(moved_places(cpus) - 1);
         let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(|error| refused("cannot read BTF", &error))?;
         drop(bytes);
@@ -192,6 +194,8 @@ impl Programs {
             Ok(offsets) => Memory::attach(&mut ebpf, &btf, offsets, &roots.proc),
             Err(missing) => Err(LoadError::NoMemory(missing.clone())),
         };
+        zero.shared = has_siblings.then_some(0);
+        zero.nodes = places.iter().any(|(_, place)| *place != 0).then(Default::default);
         zero.placement = moves.as_ref().ok().map(|_| Placement::default());
         zero.used = memory.as_ref().ok().map(Memory::zero);
         let tcp = match &resolved.tcp {

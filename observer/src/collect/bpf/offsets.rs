@@ -145,6 +145,7 @@ pub fn resolve(bytes: &[u8]) -> Result<Resolved, OffsetsError> {
         // The loader's business.
         delays_mask: 0,
         moved_mask: 0,
+        has_siblings: 0,
         switch_has_state: u64::from(switch_has_state),
     };
     let (tasks, memory, tcp) = (tasks::resolve(&btf)?, memory::resolve(&btf)?, tcp::resolve(&btf)?);

@@ -201,9 +201,8 @@ impl Tables {
     /// Says where CPUs are in the machine ([`place`](observer_common::locality::place)).
     pub fn place(&self, places: &[(u32, u64)]) {
         for (cpu, place) in places {
-            if let Some(word) = self.mapping.word(self.offset(*cpu) + offset_of!(CpuState, place)) {
-                word.store(*place, Ordering::Relaxed);
-            }
+            self.set(*cpu, offset_of!(CpuState, place), *place);
+            self.set(*cpu, offset_of!(CpuState, sibling), sibling(places, *cpu).map_or(0, |sibling| u64::from(sibling) + 1));
         }
     }
 
@@ -232,6 +231,12 @@ impl Tables {
         depths
     }
 
+    fn set(&self, cpu: u32, offset: usize, value: u64) {
+        if let Some(word) = self.mapping.word(self.offset(cpu) + offset) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
     fn words<const N: usize>(&self, cpu: u32, offset: usize) -> [u64; N] {
         std::array::from_fn(|index| self.header(cpu, offset + index * size_of::<u64>()))
     }
@@ -256,14 +261,9 @@ impl Tables {
         }
         let focused = places.iter().filter(|key| **key != 0).fold(0, |bits, key| bits | focus_bit(Key(*key)));
         for cpu in 0..self.cpus {
-            if let Some(word) = self.mapping.word(self.offset(cpu) + offset_of!(CpuState, focused)) {
-                word.store(focused, Ordering::Relaxed);
-            }
+            self.set(cpu, offset_of!(CpuState, focused), focused);
             for (place, key) in places.iter().enumerate() {
-                let offset = self.offset(cpu) + offset_of!(CpuState, focus) + place * size_of::<u64>();
-                if let Some(word) = self.mapping.word(offset) {
-                    word.store(*key, Ordering::Relaxed);
-                }
+                self.set(cpu, offset_of!(CpuState, focus) + place * size_of::<u64>(), *key);
             }
         }
         left
@@ -343,6 +343,13 @@ impl Tables {
     }
 }
 
+/// The next thread of a CPU's core, in a ring.
+pub fn sibling(places: &[(u32, u64)], cpu: u32) -> Option<u32> {
+    let (_, own) = *places.iter().find(|(number, place)| *number == cpu && *place != 0)?;
+    let threads = || places.iter().filter(|(_, place)| *place == own).map(|(number, _)| *number);
+    threads().filter(|number| *number > cpu).min().or_else(|| threads().min()).filter(|number| *number != cpu)
+}
+
 fn difference(is: &Slot, was: &Slot) -> Slot {
     let mut latency = [0; BUCKETS];
     for (to, (is, was)) in latency.iter_mut().zip(is.latency.iter().zip(&was.latency)) {
@@ -370,6 +377,7 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
         io: is.io.wrapping_sub(was.io),
         uninterruptible: is.uninterruptible.wrapping_sub(was.uninterruptible),
         stopped: is.stopped.wrapping_sub(was.stopped),
+        shared: is.shared.wrapping_sub(was.shared),
         away_run: std::array::from_fn(|how| is.away_run[how].wrapping_sub(was.away_run[how])),
         away: std::array::from_fn(|how| is.away[how].wrapping_sub(was.away[how])),
         moves: std::array::from_fn(|place| is.moves[place].wrapping_sub(was.moves[place])),
@@ -382,6 +390,13 @@ fn difference(is: &Slot, was: &Slot) -> Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn siblings_are_in_a_ring() {
+        let places = [(0, 7), (1, 8), (2, 7), (3, 8), (4, 9), (5, 0), (6, 0), (9, 7)];
+        let siblings: Vec<_> = places.iter().map(|(cpu, _)| sibling(&places, *cpu)).collect();
+        assert_eq!(siblings, [Some(2), Some(3), Some(9), Some(1), None, None, None, Some(0)]);
+    }
 
     #[test]
     fn kernel_memory_is_bounded() {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Malformed, cpulist, file};
-use crate::model::topology::{Distance, Shape, Topology};
+use crate::model::topology::{Shape, Topology, words};
 
 /// The machine as `/sys` describes it. It changes when a CPU goes on or off, and reading takes some ten files per CPU: read it once, and
 /// again when the CPUs in `/proc/stat` are others; [`Machine::keep`] then brings over what has vanished.
@@ -41,10 +41,9 @@ impl Machine {
         self.cpus.extend(kept);
     }
 
-    /// The distances between CPUs `0 … cpus − 1`, as [`Distance::table`] has them. CPUs that were never on are at an unknown distance.
-    pub fn distances(&self, cpus: u32) -> Vec<u8> {
-        let places: Vec<Topology> = (0..cpus).map(|cpu| self.place(cpu)).collect();
-        Distance::table(&places)
+    /// The places of all CPUs, as the kernel side compares them. A CPU that was never on has none.
+    pub fn words(&self) -> Vec<(u32, u64)> {
+        words(&self.cpus.iter().map(|(number, place)| (*number, *place)).collect::<Vec<_>>())
     }
 
     /// How many nodes, packages, caches and cores the CPUs that are on have.

@@ -24,6 +24,7 @@ pub fn decide(facts: &Facts) -> Vec<Feature> {
         privileges(facts),
         programs(facts),
         tasks(facts),
+        migrations(facts),
         allocations(facts),
         tcp(facts),
         memory(facts),
@@ -200,37 +201,41 @@ fn tasks(facts: &Facts) -> Feature {
     }
 }
 
+fn migrations(facts: &Facts) -> Feature {
+    const LOST: &str = "Dispatches by distance from where the task ran last, migrations by distance and reason.";
+    family(facts, "migrations", LOST, &facts.migrations, None)
+}
+
 fn allocations(facts: &Facts) -> Feature {
-    const NAME: &str = "allocations";
     const LOST: &str =
         "Page allocations by order, migratetype, class and cgroup; stalls in reclaim and compaction, also in the ledger.";
-    match (&facts.attempt, &facts.allocations) {
-        (Attempt::Worked(_), Ok(lacking)) if lacking.is_empty() => available(NAME, LOST, None),
-        (Attempt::Worked(_), Ok(lacking)) => degraded(NAME, LOST, lacking.join("; "), None),
-        (Attempt::Worked(_), Err(why)) => missing(NAME, LOST, why.clone(), None),
-        (Attempt::NotTried(why), _) => {
-            missing(NAME, LOST, format!("loading was not tried: {why}"), Some("ask again without --no-bpf"))
-        }
-        (Attempt::NotPermitted(_) | Attempt::Failed(_), _) => {
-            missing(NAME, LOST, "the programs cannot be loaded".into(), Some("see programs"))
-        }
-    }
+    family(facts, "allocations", LOST, &facts.allocations, None)
 }
 
 fn tcp(facts: &Facts) -> Feature {
-    const NAME: &str = "tcp";
     const LOST: &str = "Retransmitted segments by flow, peer, cgroup and cause; the kernel's own counters remain.";
-    match (&facts.attempt, &facts.tcp) {
+    family(facts, "tcp", LOST, &facts.tcp, Some("use a kernel that has bpf_skc_to_tcp_sock (5.9 and later)"))
+}
+
+/// Programs that can fail alone: what they lack where they work, or why they do not and what would help then.
+fn family(
+    facts: &Facts,
+    name: &'static str,
+    lost: &'static str,
+    tried: &Result<Vec<String>, String>,
+    remedy: Option<&str>,
+) -> Feature {
+    match (&facts.attempt, tried) {
         (Attempt::Worked(_), Ok(lacking)) if lacking.is_empty() => {
-            available(NAME, LOST, "its programs can be attached".to_owned())
+            available(name, lost, "its programs can be attached".to_owned())
         }
-        (Attempt::Worked(_), Ok(lacking)) => degraded(NAME, LOST, lacking.join("; "), None),
-        (Attempt::Worked(_), Err(why)) => {
-            missing(NAME, LOST, why.clone(), Some("use a kernel that has bpf_skc_to_tcp_sock (5.9 and later)"))
+        (Attempt::Worked(_), Ok(lacking)) => degraded(name, lost, lacking.join("; "), None),
+        (Attempt::Worked(_), Err(why)) => missing(name, lost, why.clone(), remedy),
+        (Attempt::NotTried(why), _) => {
+            missing(name, lost, format!("loading was not tried: {why}"), Some("ask again without --no-bpf"))
         }
-        (Attempt::NotTried(why), _) => missing(NAME, LOST, (*why).into(), Some("ask again without --no-bpf")),
         (Attempt::NotPermitted(_) | Attempt::Failed(_), _) => {
-            missing(NAME, LOST, "the programs cannot be loaded".into(), Some("see programs"))
+            missing(name, lost, "the programs cannot be loaded".into(), Some("see programs"))
         }
     }
 }
@@ -297,6 +302,7 @@ mod tests {
             bytes_of_flows: 1536 << 10,
             attempt: Attempt::Worked(31),
             tasks: Ok(1234),
+            migrations: Ok(Vec::new()),
             allocations: Ok(Vec::new()),
             tcp: Ok(Vec::new()),
             roots: Roots::default(),

@@ -1,12 +1,13 @@
 //! What a cgroup's files say of its memory, and how long its tasks were stalled for a resource; what they say beside that is in
 //! [`control`](super::control).
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use super::Cgroup;
 use super::control::{Io, Limiting, Settings};
 use crate::model::host::Stalled;
-use crate::model::metric::{Attributes, Cross, Metric, Part, Read, Unit};
+use crate::model::metric::{Cross, Metric, Part, Read, Unit};
+use crate::model::placement::{BY_NODE, node_place};
 
 /// Bytes, pages and nanoseconds; `None` is unknown. Of the cgroup with its descendants, unless a field says otherwise.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -223,15 +224,6 @@ pub static MEMORY_RECLAIMED: Metric<Cgroup> = Metric::new(
     Read::Counter(&[Part { attributes: &[], read: |c| c.resources.memory.stat.reclaimed }]),
 );
 
-/// Names of the nodes; the last holds what is beyond them.
-const NODE_NAMES: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "other"];
-
-/// An attribute set for each node's name.
-static NODES: LazyLock<Vec<Attributes>> = LazyLock::new(|| {
-    // Once in the life of the process.
-    NODE_NAMES.into_iter().map(|name| -> Attributes { Box::leak(Box::new([("observer.memory.node", name)])) }).collect()
-});
-
 /// Usage by NUMA node.
 pub static MEMORY_NODES: Metric<Cgroup> = Metric::new(
     "observer.cgroup.memory.node.usage",
@@ -239,11 +231,9 @@ pub static MEMORY_NODES: Metric<Cgroup> = Metric::new(
     Unit::Bytes,
     "Anonymous memory and page cache of the cgroup by the NUMA node that holds them (memory.numa_stat), read in turn, at the most at every tenth reading.",
     Read::CrossGauge(Cross {
-        attributes: || &NODES,
+        attributes: || &BY_NODE,
         read: |c, index| {
-            let last = NODE_NAMES.len() - 1;
-            let here = |node: u32| (node as usize).min(last) == index;
-            let nodes = c.resources.memory.nodes.iter().filter(|(node, _)| here(*node));
+            let nodes = c.resources.memory.nodes.iter().filter(|(node, _)| node_place(*node) == index);
             nodes.map(|(_, bytes)| *bytes as f64).reduce(|sum, more| sum + more)
         },
     }),

@@ -1,5 +1,7 @@
 //! Machines as `/sys` describes them, and the distances that follow.
 
+use observer_common::locality::{UNKNOWN, distance};
+
 use super::*;
 
 /// A CPU's files: its number, who shares its core and its last-level cache, its package. Empty is a file that is not there.
@@ -41,10 +43,16 @@ fn machine(online: &str, cpus: &[Files], nodes: &[&str]) -> Machine {
     machine
 }
 
-/// The distances as digits, a row for each CPU; `?` is unknown.
+/// The distances as digits, a row for each CPU: 0 to itself, then from near to far; `?` is unknown.
 fn rows(machine: &Machine, cpus: u32) -> Vec<String> {
-    let digit = |distance: &u8| char::from(if *distance == Distance::UNKNOWN { b'?' } else { b'0' + distance });
-    machine.distances(cpus).chunks(cpus as usize).map(|row| row.iter().map(digit).collect()).collect()
+    let words: BTreeMap<u32, u64> = machine.words().into_iter().collect();
+    let word = |cpu| words.get(&cpu).copied().unwrap_or(0);
+    let digit = |from, to| match distance(word(from), word(to)) {
+        _ if from == to => '0',
+        UNKNOWN => '?',
+        distance => char::from(b'1' + distance as u8),
+    };
+    (0..cpus).map(|from| (0..cpus).map(|to| digit(from, to)).collect()).collect()
 }
 
 #[test]
