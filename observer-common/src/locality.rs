@@ -17,7 +17,7 @@ pub const DISTANCES: usize = 5;
 /// 0 is a place that is not known.
 pub const fn place(node: u32, cache: u32, core: u32) -> u64 {
     const NUMBER: u64 = (1 << BITS) - 1;
-    (node as u64 + 1 & NUMBER) << (2 * BITS) | (cache as u64 & NUMBER) << BITS | core as u64 & NUMBER
+    ((node as u64 + 1) & NUMBER) << (2 * BITS) | (cache as u64 & NUMBER) << BITS | core as u64 & NUMBER
 }
 
 /// The node of a place; 0 on kernels without NUMA, `None` where the place is not known.

@@ -101,9 +101,8 @@ fn a_task_that_is_thrown_comes_from_where_it_was() -> Result<String, String> {
          elsewhere ({:?}), {} new ({hidden} switches of the machine were not reported)",
         placed.away, placed.away[NEW]
     );
-    // Moved twice before it ran, it may be back where it was; never more than once for each move.
-    let sound =
-        all == truth && all == moves && moves == others && moves > 100 && away <= all && away + hidden + 2 >= all - all / 4;
+    // Thrown twice before it ran, because others had the CPU, it is back where it was.
+    let sound = all == truth && all == moves && moves == others && moves > 100 && (1..=all).contains(&away);
     let placed_right = placed.away[distance] == away;
     if sound && placed_right { Ok(said) } else { Err(said) }
 }

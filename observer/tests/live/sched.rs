@@ -373,6 +373,8 @@ fn rows_of_cpus_and_of_the_root_agree() -> Result<String, String> {
     let root = sched(&sample, "/")?;
     let mut cpus = Sched::zero(root.steal.is_some(), root.interrupt.is_some(), root.throttled.is_some());
     cpus.placement = root.placement.map(|_| Placement::default());
+    cpus.nodes = root.nodes.map(|_| Default::default());
+    cpus.shared = root.shared.map(|_| 0);
     cpus.used = root.used.map(|used| Used { off_cpu: used.off_cpu.map(|_| OffCpu::default()), ..Used::default() });
     for cpu in &sample.cpus {
         cpus.add(cpu.sched.as_ref().ok_or("a CPU without counts")?);

@@ -123,7 +123,7 @@ impl Programs {
     }
 
     /// As [`Programs::load`], for CPUs of which it is known where they are in the machine
-    /// ([`Topology::word`](crate::model::Topology::word)), on a kernel that would have its fields elsewhere: a test lets one clock stand for another that no kernel at
+    /// ([`words`](crate::model::topology::words)), on a kernel that would have its fields elsewhere: a test lets one clock stand for another that no kernel at
     /// hand keeps.
     ///
     /// # Errors
