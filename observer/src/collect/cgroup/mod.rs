@@ -1,15 +1,16 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`], [`control`], [`identity`] and [`mod@unit`] parse what
-//! it finds; `tree` keeps what need not be looked for again, `resources` what need not be read again, [`files`] what is open; `watch` is told
-//! what changed. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
-//! controller; `cpuacct` and `memory` join by path.
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, `mount` opens their files, [`stat`], [`memory`], [`control`], [`identity`] and
+//! [`mod@unit`] parse what it finds; `tree` keeps what need not be looked for again, `resources` what need not be read again, [`files`] what is
+//! open; `watch` is told what changed. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu` controller;
+//! `cpuacct` and `memory` join by path.
 
 pub mod control;
 pub mod files;
 pub mod identity;
 pub mod layout;
 pub mod memory;
+mod mount;
 mod resources;
 pub mod stat;
 mod tree;
