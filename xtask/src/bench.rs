@@ -32,7 +32,7 @@ enum Name {
     Pages,
     /// Counting a retransmitted segment beside an empty program; needs root
     Tcp,
-    /// Reading 1,000 cgroups, the first time, while nobody runs and while every tenth works; needs root
+    /// Reading 1,000 and 10,000 cgroups, the first time, while nobody runs and while some work; needs root
     Cgroups,
     /// Start to first frame, to first line, to attached programs; as root with eBPF, too
     Start,

@@ -62,7 +62,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
 
 /// Six culprits each for those that are no slices: with 1,000 cgroups some 5,000 pairs. What a slice has, its services have.
 fn contentions(second: u64, cgroups: &[Cgroup]) -> Vec<Contention> {
-    let party = |cgroup: &Cgroup| Party { key: cgroup.id, cgroup: cgroup.id, name: cgroup.path.as_str().into() };
+    let party = |cgroup: &Cgroup| Party { key: cgroup.id, cgroup: cgroup.id, name: cgroup.path.clone() };
     let idle = Party { key: Key::IDLE, cgroup: Key::IDLE, name: "~idle".into() };
     let leaves: Vec<_> = cgroups.iter().filter(|cgroup| cgroup.path.ends_with(".service")).map(party).collect();
     let mut all = Vec::new();
@@ -99,7 +99,7 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
             .filter(|name| name.ends_with(".service"))
             .map(|name| Arc::new(Identity { unit: Some(name.into()), ..Identity::default() })),
         names: None,
-        path,
+        path: path.into(),
         cpu: CpuStat {
             usage: Some(total(second, number, cpu)),
             user: Some(total(second, number, cpu) / 4 * 3),
@@ -108,6 +108,7 @@ fn cgroup(second: u64, number: u64) -> Cgroup {
             throttled_periods: limited.then_some(2 * second),
             throttled: limited.then(|| total(second, number, cpu / 4)),
             limit: limited.then_some(1.5),
+            ..CpuStat::default()
         },
         resources: Arc::default(),
         sched: Some(Arc::new(sched(second, number, cpu, number * 104_729 % 900))),

@@ -1,13 +1,13 @@
 //! The scheduler hook as a source: attached or not and why, its tables turned and added up.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use observer_common::locality;
 use observer_common::memory::{STALLED, Stall};
-use observer_common::sched::{Key, Offsets};
+use observer_common::sched::{Key, Offsets, kind};
 use observer_common::tasks::Task;
 
 use super::Roots;
@@ -23,7 +23,7 @@ use super::bpf::sched::{Entry, Tables};
 use super::bpf::starved;
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
-use super::cgroup::Listing;
+use super::cgroup::{Listing, Ran};
 use crate::model::cpu::Starved;
 use crate::model::memory::StallLatency;
 use crate::model::tcp::Resent;
@@ -181,6 +181,25 @@ impl Hook {
             Hook::On(on) => on.programs.tasks.as_ref().map_or(&[], Tasks::records),
             Hook::Off(_) => &[],
         }
+    }
+
+    /// The cgroups that had tasks on a CPU between the last two turns; `None` where nobody knows of all.
+    pub(super) fn ran_last(&self) -> Option<Vec<Ran>> {
+        let Hook::On(on) = self else { return None };
+        // Before the last turn but one nobody counted.
+        on.turned[1]?;
+        let left = on.programs.sched.ran()?;
+        let of = |&(key, parent): &(Key, Key)| match key.kind() {
+            kind::PROCESS => Ran { key: parent, parent: None },
+            _ => Ran { key, parent: (parent != Key::NONE).then_some(parent) },
+        };
+        let processes: HashMap<Key, Key> = left.iter().filter(|(key, _)| key.kind() == kind::PROCESS).copied().collect();
+        let stayed = on.programs.sched.open_runs();
+        let stayed = stayed.iter().map(|run| Ran {
+            key: processes.get(&run.key).copied().unwrap_or_else(|| on.blame.cgroup_of(run.key)),
+            parent: None,
+        });
+        Some(left.iter().map(of).chain(stayed).collect())
     }
 
     /// Adds up the ended generation, given the cgroups as they are now.

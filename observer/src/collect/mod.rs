@@ -163,12 +163,8 @@ impl Collector {
             traffic: self.hook.traffic(number),
         };
         let cpus = cpus.iter().map(cpu).collect();
-        let paths: HashMap<Key, Arc<str>> = listing
-            .groups
-            .iter()
-            .map(|group| (group.key, Arc::from(group.path.as_str())))
-            .chain([(Key::ROOT, "/".into())])
-            .collect();
+        let paths: HashMap<Key, Arc<str>> =
+            listing.groups.iter().map(|group| (group.key, Arc::clone(&group.path))).chain([(Key::ROOT, "/".into())]).collect();
         let path = |key: Key| paths.get(&key).cloned();
         let contentions = self.hook.contentions(&path);
         // Beside each other, because they are compared.
@@ -275,16 +271,20 @@ impl Collector {
     }
 
     fn listing(&mut self, health: &mut Health) -> Listing {
+        let ran = self.hook.ran_last();
         let listing = health.read("cgroup", || {
             if self.cgroups.is_none() {
                 self.cgroups = Some(Cgroups::open(&self.roots.cgroup)?);
             }
-            let read = if self.is_hasty { Cgroups::read_hastily } else { Cgroups::read };
-            self.cgroups.as_mut().map(read).transpose()
+            let Some(cgroups) = &mut self.cgroups else { return Ok(None) };
+            if self.is_hasty { cgroups.read_hastily() } else { cgroups.read_knowing(ran.as_deref()) }.map(Some)
         });
         let listing = listing.flatten().unwrap_or_default();
         if let Some(unreadable) = &listing.unreadable {
             health.degrade("cgroup", unreadable.to_string());
+        }
+        if let Some(unwatched) = &listing.unwatched {
+            health.degrade("cgroup", unwatched.clone());
         }
         if listing.namespaced {
             let sees = "sees only its own cgroup namespace; give it the host's (cgroupns: host) or its /sys/fs/cgroup";
@@ -335,7 +335,7 @@ impl Collector {
             .collect();
         for (id, name) in [(Key::ROOT, "/"), (Key::OTHER, "~other"), (Key::GONE, "~gone"), (Key::IDLE, "~idle")] {
             if let Some(sched) = self.hook.ran(id)
-                && !rows.iter().any(|row| row.id == id || row.path == name)
+                && !rows.iter().any(|row| row.id == id || *row.path == *name)
             {
                 rows.push(Cgroup {
                     id,

@@ -242,7 +242,7 @@ fn path<'a>(sample: &'a Sample, party: &'a Party) -> &'a str {
 /// What people call whom a label of `contention` names: [`Cgroup::full_title`] in place of the path, also before a process.
 pub fn titled<'a>(sample: &Sample, label: &'a str) -> Cow<'a, str> {
     let (path, process) = label.find(" #").map_or((label, ""), |at| label.split_at(at));
-    let cgroup = sample.cgroups.iter().find(|cgroup| cgroup.path == path);
+    let cgroup = sample.cgroups.iter().find(|cgroup| *cgroup.path == *path);
     match cgroup.map(Cgroup::full_title) {
         Some(Cow::Owned(title)) => Cow::Owned(format!("{title}{process}")),
         _ => Cow::Borrowed(label),
@@ -418,7 +418,7 @@ mod tests {
         let identity = Arc::new(Identity { container: Some(container), ..Identity::default() });
         let mut snapshot = snapshot(&[("/a/x", "/b", 100), ("/a/x #7", "/a/x #8", 50), ("/b", "/a/x", 30)]);
         let mut sample = (*snapshot.is).clone();
-        sample.cgroups.iter_mut().filter(|cgroup| cgroup.path == "/a/x").for_each(|x| x.identity = Some(identity.clone()));
+        sample.cgroups.iter_mut().filter(|cgroup| &*cgroup.path == "/a/x").for_each(|x| x.identity = Some(identity.clone()));
         snapshot.is = Arc::new(sample);
         let key = |name| party(name).key;
         let blame = Blame::of(&snapshot);

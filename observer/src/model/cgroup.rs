@@ -1,5 +1,6 @@
 //! A control group, shown with its descendants.
 
+pub mod control;
 pub mod identity;
 pub mod resources;
 
@@ -23,7 +24,7 @@ pub struct Cgroup {
     /// The kernel's key: hierarchy and id.
     pub id: Key,
     /// Path from the root of its hierarchy, escaped; or one of the names with `~`.
-    pub path: String,
+    pub path: Arc<str>,
     /// Whose it is: unit, session, container, pod; `None` where the path does not tell.
     pub identity: Option<Arc<Identity>>,
     /// Names that people use for it, once they are known; shared by all rows of a container or a pod.
@@ -87,6 +88,14 @@ pub struct CpuStat {
     pub throttled_periods: Option<u64>,
     /// Time throttled, summed over CPUs; its own limit only.
     pub throttled: Option<u64>,
+    /// Of the time in user space: of tasks with a positive nice value, as ticks saw it (v2, since 6.12).
+    pub nice: Option<u64>,
+    /// Time in which core scheduling kept a sibling CPU idle for it (v2).
+    pub force_idle: Option<u64>,
+    /// Periods in which it used what former ones had left.
+    pub bursts: Option<u64>,
+    /// CPU time that it used beyond its quota so.
+    pub burst: Option<u64>,
     /// CPUs it may use: its own limit or the tightest of its ancestors'; `None` without any.
     pub limit: Option<f64>,
 }
@@ -126,7 +135,7 @@ impl Cgroup {
     /// in no container and no pod.
     pub fn full_title(&self) -> Cow<'_, str> {
         let title = self.identity.as_ref().and_then(|identity| identity.long(self.names.as_deref(), &self.path));
-        title.map_or_else(|| self.path.as_str().into(), Cow::Owned)
+        title.map_or_else(|| (&*self.path).into(), Cow::Owned)
     }
 
     /// Whether a text that names it passes: its path, or a name or id of its unit, container, pod or user.
@@ -136,7 +145,7 @@ impl Cgroup {
 
     /// How deep it lies: 0 for the root.
     pub fn depth(&self) -> usize {
-        if self.path == "/" { 0 } else { self.path.matches('/').count() }
+        if &*self.path == "/" { 0 } else { self.path.matches('/').count() }
     }
 }
 
@@ -259,6 +268,42 @@ pub static THROTTLED_TIME: Metric<Cgroup> = Metric::new(
     Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.throttled }]),
 );
 
+/// Burst periods.
+pub static BURSTS: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.bursts",
+    "BURSTS",
+    Unit::Count("period"),
+    "Enforcement periods in which the cgroup used quota that former ones had left (nr_bursts).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.bursts }]),
+);
+
+/// Used beyond the quota.
+pub static BURST_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.burst.time",
+    "BURST",
+    Unit::Seconds,
+    "CPU time beyond the quota of a period that former ones had left (burst_usec; v1 burst_time).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.burst }]),
+);
+
+/// Of tasks that are nice.
+pub static NICE_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.nice.time",
+    "NICE",
+    Unit::Seconds,
+    "Of the time in user space that of tasks with a positive nice value, as ticks saw it (nice_usec; v2).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.nice }]),
+);
+
+/// Kept idle by core scheduling.
+pub static FORCE_IDLE_TIME: Metric<Cgroup> = Metric::new(
+    "observer.cgroup.cpu.force_idle.time",
+    "FORCE IDLE",
+    Unit::Seconds,
+    "Time in which core scheduling kept a sibling CPU idle because of the cgroup (core_sched.force_idle_usec; v2).",
+    Read::Counter(&[Part { attributes: &[], read: |c| c.cpu.force_idle }]),
+);
+
 /// CPU limit.
 pub static LIMIT: Metric<Cgroup> = Metric::new(
     "observer.cgroup.cpu.limit",
@@ -288,6 +333,7 @@ static ALL: &[&Metric<Cgroup>] = &[
     &LOCAL_RUN_RATIO,
     &PERIODS,
     &LIMIT,
+    &control::LIMITED_BY,
     &RUNS,
     &RUN_PLACES,
     &LOCAL_DISPATCHES,
@@ -311,6 +357,23 @@ static ALL: &[&Metric<Cgroup>] = &[
     &resources::CPU_PRESSURE,
     &resources::MEMORY_PRESSURE,
     &resources::IO_PRESSURE,
+    &control::DISK_IO,
+    &control::DISK_OPERATIONS,
+    &control::PIDS,
+    &control::PIDS_LIMIT,
+    &control::PIDS_REFUSED,
+    &control::THROTTLED_TASKS,
+    &control::WEIGHT,
+    &control::CPUSET,
+    &control::CPUSET_SIZE,
+    &BURSTS,
+    &BURST_TIME,
+    &control::BURST_LIMIT,
+    &NICE_TIME,
+    &FORCE_IDLE_TIME,
+    &control::MEMORY_LIMITED_BY,
+    &control::FROZEN,
+    &control::TYPE,
     &LONGEST,
     &LONGEST_TASK,
     &LONGEST_CULPRIT,
@@ -325,7 +388,7 @@ impl Entity for Cgroup {
     }
 
     fn labels(&self) -> Labels<'_> {
-        let mut labels = vec![("cgroup", Label::Text(self.path.as_str().into()))];
+        let mut labels = vec![("cgroup", Label::Text((&*self.path).into()))];
         if let Some(hierarchy) = self.hierarchy() {
             labels.push(("hierarchy", Label::Text(hierarchy.name().into())));
             labels.push(("id", Label::Number(self.id.number())));

@@ -43,7 +43,7 @@ impl Look {
         match self {
             Look::At(key) => key.iter().copied().filter(is_one).collect(),
             Look::Path(path) => {
-                sample.cgroups.iter().filter(|cgroup| cgroup.path == *path).map(|cgroup| cgroup.id).filter(is_one).collect()
+                sample.cgroups.iter().filter(|cgroup| *cgroup.path == **path).map(|cgroup| cgroup.id).filter(is_one).collect()
             }
         }
     }
@@ -326,7 +326,7 @@ mod tests {
         fn collect(&mut self) -> Sample {
             let _ = self.1.send(Collect);
             self.0 += 1;
-            let (path, cpu) = ("/a".to_owned(), CpuStat::default());
+            let (path, cpu) = (Arc::from("/a"), CpuStat::default());
             let flow = retransmitting(self.0);
             let a = Cgroup {
                 id: A,

@@ -430,7 +430,7 @@ impl App {
             View::Cpus => return None,
             View::Overview | View::Cgroups | View::Health | View::Memory => return Some(key),
         };
-        sample.cgroups.iter().find(|cgroup| cgroup.path == path).map(|cgroup| cgroup.id)
+        sample.cgroups.iter().find(|cgroup| &*cgroup.path == path).map(|cgroup| cgroup.id)
     }
 
     fn go(&mut self, motion: Motion) -> Effect {

@@ -9,6 +9,7 @@ use observer_common::memory::place;
 use observer_common::sched::{Key, kind};
 use observer_common::tcp::{Cause, Last};
 
+use crate::model::cgroup::control::Limiting;
 use crate::model::cgroup::identity::{Container, Qos, Role, Runtime};
 use crate::model::cgroup::resources::{self, Events, MemoryStat, Resources};
 use crate::model::cgroup::{CpuStat, Identity, Names};
@@ -214,7 +215,7 @@ pub(super) fn two_nodes(cpus: u32) -> Snapshot {
 pub(super) fn in_focus() -> Snapshot {
     let sample = |second| {
         let mut sample = sample(second, 4, true);
-        sample.cgroups.retain(|cgroup| cgroup.path == "/" || cgroup.path == "/idle.slice");
+        sample.cgroups.retain(|cgroup| ["/", "/idle.slice"].contains(&&*cgroup.path));
         sample.contentions = contentions(PROCESSES, second);
         Arc::new(sample)
     };
@@ -415,7 +416,7 @@ impl Did {
     fn cgroup(&self, id: Key, second: u64, sched: bool) -> Cgroup {
         Cgroup {
             id,
-            path: escape(self.path).into_owned(),
+            path: escape(self.path).into(),
             identity: self.unit.map(|unit| Arc::new(Identity { unit: Some(unit.into()), ..Identity::default() })),
             names: None,
             cpu: CpuStat {
@@ -426,6 +427,7 @@ impl Did {
                 throttled_periods: self.throttled.map(|throttled| throttled.min(3) * second),
                 throttled: self.throttled.map(|throttled| throttled * MS * second),
                 limit: self.throttled.map(|_| 2.0),
+                ..CpuStat::default()
             },
             resources: Arc::new(self.resources(second)),
             sched: sched.then(|| Arc::new(self.sched(second))),
@@ -462,7 +464,7 @@ impl Did {
             cpu_pressure: stalled(self.wait.min(1_000), 0),
             memory_pressure: stalled(self.stopped / 2, self.stopped / 4),
             io_pressure: stalled(0, 0),
-            memory: resources::Memory::default(),
+            ..Resources::default()
         };
         if self.path == b"/" {
             return pressures;
@@ -484,7 +486,9 @@ impl Did {
             },
             nodes: Arc::from([(0, usage / 2), (1, usage / 4)]),
         };
-        Resources { memory, ..pressures }
+        // Those that have a limit have that of their slice.
+        let by = self.throttled.map(|_| Arc::from("/api.slice"));
+        Resources { memory, limiting: Limiting { cpu: by.clone(), memory: by }, ..pressures }
     }
 }
 

@@ -43,12 +43,12 @@ pub fn matches(cgroup: &Cgroup, filter: &str) -> bool {
 /// The nearest ancestor of each cgroup that is in the sample.
 pub fn parents(cgroups: &[Cgroup]) -> Vec<Option<usize>> {
     let places: HashMap<(u8, &str), usize> =
-        cgroups.iter().enumerate().map(|(index, cgroup)| ((cgroup.id.kind(), cgroup.path.as_str()), index)).collect();
+        cgroups.iter().enumerate().map(|(index, cgroup)| ((cgroup.id.kind(), &*cgroup.path), index)).collect();
     let parent = |cgroup: &Cgroup| {
-        let mut path = cgroup.path.as_str();
+        let mut path = &*cgroup.path;
         while let Some((above, _)) = path.rsplit_once('/') {
             if above.is_empty() {
-                return places.get(&(kind::ROOT, "/")).copied().filter(|_| cgroup.path != "/");
+                return places.get(&(kind::ROOT, "/")).copied().filter(|_| &*cgroup.path != "/");
             }
             if let Some(index) = places.get(&(cgroup.id.kind(), above)) {
                 return Some(*index);

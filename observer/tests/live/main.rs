@@ -17,6 +17,7 @@ mod sched;
 mod storms;
 mod tasks;
 mod tcp;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         objectives::trials(),
         memory::trials(),
         tcp::trials(),
+        tree::trials(),
         cli::trials(),
     ];
     let trials = families.into_iter().flatten().map(|(name, test)| Trial::test(name, move || thrice(test)));

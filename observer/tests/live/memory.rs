@@ -376,7 +376,7 @@ fn long_stalls_have_names() -> Result<String, String> {
     let after = collector.collect();
     let Some(stall) = told.first() else { return Err("no stall was long enough".into()) };
     let row = after.cgroups.iter().find(|row| row.id == key).ok_or("no row of the cgroup")?;
-    let path = used(&after, key)?.off_cpu.map(|_| row.path.as_str());
+    let path = used(&after, key)?.off_cpu.map(|_| &*row.path);
     let kind = Stall::MemcgReclaim as usize;
     let longest = counts(&after)?.stalls[kind].since(&counts(&before)?.stalls[kind]).ok_or("counts went backwards")?;
     let is_known = longest.quantile(1.0) >= Some(stall.time as f64 / 1e9);

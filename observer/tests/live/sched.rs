@@ -39,7 +39,7 @@ pub(crate) fn collector() -> Result<Collector, String> {
 }
 
 pub(crate) fn row<'a>(sample: &'a Sample, path: &str) -> Result<&'a Cgroup, String> {
-    sample.cgroups.iter().find(|row| row.path == path).ok_or(format!("no row {path}"))
+    sample.cgroups.iter().find(|row| &*row.path == path).ok_or(format!("no row {path}"))
 }
 
 pub(crate) fn sched(sample: &Sample, path: &str) -> Result<Arc<Sched>, String> {

@@ -154,6 +154,26 @@ impl Tables {
         self.read = read;
     }
 
+    /// Whose tasks left a CPU in the ended generation, by key and parent as in [`Slot`]; `None` when the table was full, and some are not in it.
+    pub fn ran(&self) -> Option<Vec<(Key, Key)>> {
+        let ended = self.generation - 1;
+        let mut ran = Vec::new();
+        for cpu in 0..self.cpus {
+            let at = |index: usize| self.table(cpu, ended) + offset_of!(Table, slots) + index * size_of::<Slot>();
+            let word = |index, field| self.mapping.word(at(index) + field).map(|word| word.load(Ordering::Acquire));
+            for index in 0..=SLOTS {
+                if word(index, offset_of!(Slot, generation)) != Some(ended) {
+                    continue;
+                }
+                if index == SLOTS {
+                    return None;
+                }
+                ran.push((Key(word(index, offset_of!(Slot, key))?), Key(word(index, offset_of!(Slot, parent))?)));
+            }
+        }
+        Some(ran)
+    }
+
     /// The run queues' clock when the present generation began, as closely as the first switch since tells: at the latest that of the
     /// CPU on which the daemon fell asleep waiting for the barrier. `None` where no CPU has switched since.
     pub fn turned_at(&self) -> Option<u64> {

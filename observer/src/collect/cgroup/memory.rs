@@ -130,7 +130,7 @@ fn by_node(text: &str, lines: &[&str], unit: u64, memory: &mut Memory) -> Result
 }
 
 /// Sets those of the fields that have a line, `name number`.
-fn fields(text: &str, wanted: &mut [(&str, &mut Option<u64>)]) -> Result<(), Malformed> {
+pub(super) fn fields(text: &str, wanted: &mut [(&str, &mut Option<u64>)]) -> Result<(), Malformed> {
     let mut result = Ok(());
     for line in text.lines() {
         let Some((name, value)) = line.split_once(' ') else { continue };
@@ -144,12 +144,12 @@ fn fields(text: &str, wanted: &mut [(&str, &mut Option<u64>)]) -> Result<(), Mal
     result
 }
 
-fn threshold(text: &str) -> Result<Option<u64>, Malformed> {
+pub(super) fn threshold(text: &str) -> Result<Option<u64>, Malformed> {
     let text = text.trim_end();
     if text == "max" { Ok(None) } else { number(text).map(|bytes| (bytes < NO_LIMIT).then_some(bytes)) }
 }
 
-fn number(text: &str) -> Result<u64, Malformed> {
+pub(super) fn number(text: &str) -> Result<u64, Malformed> {
     let text = text.trim_end();
     text.parse().ok().filter(is_sane).ok_or_else(|| Malformed::expected("a number", text))
 }

@@ -1,17 +1,22 @@
 //! The cgroup tree and its files, on v2, v1 and hybrid hosts.
 //!
-//! [`layout`] finds the hierarchies, [`walk`] goes through them, [`stat`], [`memory`], [`identity`] and [`mod@unit`] parse what it finds;
-//! `resources` keeps what need not be read again, [`files`] what is open. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu`
-//! controller; `cpuacct` and `memory` join by path.
+//! [`layout`] finds the hierarchies, [`walk`] goes through them, `mount` opens their files, [`stat`], [`memory`], [`control`], [`identity`] and
+//! [`mod@unit`] parse what it finds; `tree` keeps what need not be looked for again, `resources` what need not be read again, [`files`] what is
+//! open; `watch` is told what changed. Only the hierarchies that give keys are walked: the v2 tree, and the v1 tree of the `cpu` controller;
+//! `cpuacct` and `memory` join by path.
 
+pub mod control;
 pub mod files;
 pub mod identity;
 pub mod layout;
 pub mod memory;
+mod mount;
 mod resources;
 pub mod stat;
+mod tree;
 pub mod unit;
 pub mod walk;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -45,6 +50,17 @@ pub struct Listing {
     pub vanished: u64,
     /// What exists and could not be read.
     pub unreadable: Option<Unreadable>,
+    /// Why the kernel does not tell of changes in all directories, so that the others are looked at in each reading.
+    pub unwatched: Option<String>,
+}
+
+/// A cgroup that has run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ran {
+    /// Its key.
+    pub key: Key,
+    /// The cgroup above it, where that is known.
+    pub parent: Option<Key>,
 }
 
 /// One cgroup and what its files say.
@@ -55,7 +71,7 @@ pub struct Found {
     /// The cgroup above it, `None` for a root.
     pub parent: Option<Key>,
     /// Path from the root of its hierarchy, escaped; `/` for the root.
-    pub path: String,
+    pub path: Arc<str>,
     /// Whose it is, by its path ([`identity::of`]).
     pub identity: Option<Arc<Identity>>,
     /// Usage and quota.
@@ -116,18 +132,24 @@ impl Cgroups {
         &self.layout
     }
 
-    /// Lists and reads all cgroups. Fails only when no root can be opened; whatever else goes wrong is counted in the listing.
+    /// Lists all cgroups, and reads those of which something may have moved since the last time. Fails only when no root can be opened;
+    /// whatever else goes wrong is counted in the listing.
     pub fn read(&mut self) -> Result<Listing, Error> {
-        self.walk(false)
+        self.walk(None, false)
+    }
+
+    /// The same, told which cgroups' own tasks have run since the last reading, where somebody knows that: spares reading those beside them.
+    pub fn read_knowing(&mut self, ran: Option<&[Ran]>) -> Result<Listing, Error> {
+        self.walk(ran, false)
     }
 
     /// The same without memory and pressure, which are most of the work when nothing is known yet: for who cannot wait.
     pub fn read_hastily(&mut self) -> Result<Listing, Error> {
-        self.walk(true)
+        self.walk(None, true)
     }
 
-    fn walk(&mut self, is_hasty: bool) -> Result<Listing, Error> {
-        let mut listing = self.walker.walk(&self.layout, is_hasty)?;
+    fn walk(&mut self, ran: Option<&[Ran]>, is_hasty: bool) -> Result<Listing, Error> {
+        let mut listing = self.walker.walk(&self.layout, ran, is_hasty)?;
         // The v2 root comes first, and what it knows wins: v1 roots only fill gaps.
         listing.groups.sort_by_key(|group| group.key);
         listing.groups.dedup_by(|later, kept| {
@@ -148,6 +170,10 @@ fn merged(first: CpuStat, second: CpuStat) -> CpuStat {
         periods: first.periods.or(second.periods),
         throttled_periods: first.throttled_periods.or(second.throttled_periods),
         throttled: first.throttled.or(second.throttled),
+        nice: first.nice.or(second.nice),
+        force_idle: first.force_idle.or(second.force_idle),
+        bursts: first.bursts.or(second.bursts),
+        burst: first.burst.or(second.burst),
         limit: first.limit.or(second.limit),
     }
 }

@@ -1,27 +1,24 @@
-//! Memory and pressure of each cgroup, read again where something may have moved.
+//! Memory, pressure, I/O and settings of each cgroup, read again where something may have moved.
 //!
-//! There are nine files a cgroup, two of them dear (for `memory.stat` the kernel sums what all CPUs hold), and most cgroups do nothing most of
+//! There are nineteen files a cgroup, three of them dear (for `memory.stat` the kernel sums what all CPUs hold), and most cgroups do nothing most of
 //! the time. So they are read again when the cgroup or one below it has run since, as the usage in `cpu.stat` tells, which has just been read,
 //! knows nothing of full tables and is there without eBPF, too; and when the last reading brought news, since a task that sleeps on a disk or
-//! a memory that shrinks moves numbers without any run. All others keep theirs: every tenth reading looks after them, and reads the dear
-//! files only where the cheap ones brought news.
+//! a memory that shrinks moves numbers without any run. All others keep theirs: they are looked after in turn, and their dear files read only
+//! where the cheap ones brought news. Settings change when somebody writes to a file, of which the kernel tells.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use observer_common::sched::Key;
 use rustix::io::Errno;
 
 use super::files::{Budget, Files};
-use super::{Unreadable, memory, stat};
+use super::{Unreadable, control, memory, stat};
 use crate::collect::proc::{Malformed, pressure};
 use crate::model::cgroup::Resources;
+use crate::model::cgroup::control::{Io, Limiting};
 use crate::model::cgroup::resources::{Memory, MemoryStat};
 
-/// Readings from one to the next of a cgroup that does nothing.
-const SELDOM: u64 = 10;
 /// More than any of the files, but for the `memory.numa_stat` of very many nodes, which has what is wanted in front.
 const FILE_BYTES: usize = 16 << 10;
 
@@ -34,6 +31,8 @@ pub(super) enum Home {
     V2Memory,
     /// At the same path in the v1 hierarchy of the memory controller.
     V1Memory,
+    /// In a directory of the v1 hierarchy of the `cpu` controller.
+    V1Cpu,
 }
 
 /// One kind of file.
@@ -51,8 +50,10 @@ enum Price {
     Cheap,
     /// Where somebody works, or a cheap one brought news.
     Dear,
-    /// So, and at every tenth reading only.
+    /// So, and in turn only.
     Dearest,
+    /// In turn, and when somebody has written to one of the cgroup's files.
+    Setting,
 }
 
 /// Sets what a file tells.
@@ -62,15 +63,32 @@ const fn cheap(home: Home, name: &'static str, parse: Parse) -> File {
     File { home, name, parse, price: Price::Cheap }
 }
 
+const fn setting(home: Home, name: &'static str, parse: Parse) -> File {
+    File { home, name, parse, price: Price::Setting }
+}
+
 const fn dear(home: Home, name: &'static str, price: Price, parse: Parse) -> File {
     File { home, name, parse, price }
 }
 
 /// A file's place here is its number among a cgroup's.
-static FILES: [File; 15] = [
+static FILES: [File; 28] = [
     cheap(Home::V2, "cpu.pressure", |text, to| pressure::parse(text).map(|time| to.cpu_pressure = Some(time))),
     cheap(Home::V2, "memory.pressure", |text, to| pressure::parse(text).map(|time| to.memory_pressure = Some(time))),
     cheap(Home::V2, "io.pressure", |text, to| pressure::parse(text).map(|time| to.io_pressure = Some(time))),
+    cheap(Home::V2, "cpu.stat.local", control::local),
+    cheap(Home::V2, "pids.current", control::pids),
+    dear(Home::V2, "io.stat", Price::Dear, control::io),
+    setting(Home::V2, "cpu.weight", control::weight),
+    setting(Home::V2, "cpu.max.burst", control::burst),
+    setting(Home::V2, "cpuset.cpus.effective", control::cpus),
+    setting(Home::V2, "pids.max", control::pids_limit),
+    setting(Home::V2, "pids.events", control::pids_events),
+    setting(Home::V2, "cgroup.events", control::events),
+    setting(Home::V2, "cgroup.type", control::kind),
+    cheap(Home::V1Cpu, "cpu.stat.local", control::local),
+    setting(Home::V1Cpu, "cpu.shares", control::shares),
+    setting(Home::V1Cpu, "cpu.cfs_burst_us", control::burst),
     cheap(Home::V2Memory, "memory.current", |text, to| memory::usage(text, &mut to.memory)),
     cheap(Home::V2Memory, "memory.max", |text, to| memory::limit(text, &mut to.memory)),
     cheap(Home::V2Memory, "memory.high", |text, to| memory::high(text, &mut to.memory)),
@@ -87,19 +105,16 @@ static FILES: [File; 15] = [
     }),
 ];
 
-/// What is known of all cgroups.
+/// What readings share.
 #[derive(Debug)]
-pub(super) struct Store {
-    known: HashMap<Key, Known>,
-    budget: Budget,
-    /// The present walk.
-    round: u64,
-    buffer: Box<[u8]>,
+pub(super) struct Means {
+    pub(super) budget: Budget,
+    pub(super) buffer: Box<[u8]>,
 }
 
 /// What is known of one cgroup.
 #[derive(Default, Debug)]
-struct Known {
+pub(super) struct Known {
     /// As it was last told, with its ancestors' limits.
     resources: Arc<Resources>,
     /// Its own limits.
@@ -111,10 +126,10 @@ struct Known {
     missing: u32,
     /// CPU time used when it was read last.
     usage: Option<u64>,
+    /// It was read before.
+    is_read: bool,
     /// The last reading brought news.
     moved: bool,
-    /// The walk that saw it last.
-    round: u64,
 }
 
 /// `memory.max` and `memory.high` in bytes.
@@ -134,9 +149,9 @@ impl Thresholds {
     }
 }
 
-impl Default for Store {
+impl Default for Means {
     fn default() -> Self {
-        Store { known: HashMap::new(), budget: Budget::default(), round: 0, buffer: vec![0; FILE_BYTES].into() }
+        Means { budget: Budget::default(), buffer: vec![0; FILE_BYTES].into() }
     }
 }
 
@@ -150,61 +165,95 @@ pub(super) trait Source {
     fn complaint(&self, file: &File, what: &dyn Display) -> String;
 }
 
-impl Store {
-    /// Begins a walk.
-    pub(super) fn begin(&mut self) {
-        self.round += 1;
+/// What a walk knows of a cgroup when it comes to these files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visit {
+    /// CPU time that it has used.
+    pub(super) usage: Option<u64>,
+    /// Somebody wrote to one of its files.
+    pub(super) is_touched: bool,
+    /// Nobody would tell if somebody did.
+    pub(super) is_untold: bool,
+    /// It is its turn to be looked after.
+    pub(super) is_turn: bool,
+    /// What its ancestors let it have.
+    pub(super) inherited: Thresholds,
+}
+
+impl Known {
+    /// What the files said when they were read last.
+    pub(super) fn resources(&self) -> &Arc<Resources> {
+        &self.resources
     }
 
-    /// Forgets the cgroups that this walk has not seen.
-    pub(super) fn sweep(&mut self) {
-        let (round, budget) = (self.round, &mut self.budget);
-        self.known.retain(|_, known| {
-            let lives = known.round == round;
-            if !lives {
-                known.files.close(budget);
-            }
-            lives
-        });
+    /// What of them could not be read.
+    pub(super) fn unreadable(&self) -> Option<&Unreadable> {
+        self.unreadable.as_deref()
     }
 
-    /// What a cgroup's files say, or said when they were read last, and what of them could not be read. `usage` is the CPU time that the cgroup
-    /// has used, `inherited` what its ancestors let it have.
-    pub(super) fn read(
-        &mut self,
-        key: Key,
-        usage: Option<u64>,
-        inherited: Thresholds,
-        source: &mut impl Source,
-    ) -> (Arc<Resources>, Option<&Unreadable>) {
-        let round = self.round;
-        let mut born = false;
-        let known = self.known.entry(key).or_insert_with(|| {
-            born = true;
-            Known::default()
-        });
-        if !born && known.round == round {
-            // The root of a second hierarchy: the first one's stands for both.
-            return (Arc::clone(&known.resources), None);
-        }
-        known.round = round;
-        // Not all at the same time.
-        let is_turn = (round + key.number()).is_multiple_of(SELDOM);
+    /// The last reading brought news.
+    pub(super) fn moved(&self) -> bool {
+        self.moved
+    }
+
+    /// Reads the files if something may have moved.
+    pub(super) fn update(&mut self, visit: Visit, means: &mut Means, source: &mut impl Source) {
         let why = match () {
-            () if born => Some(Why::Born),
-            () if usage != known.usage || known.moved => Some(Why::Works),
-            () => is_turn.then_some(Why::Turn),
+            () if !self.is_read => Why::Born,
+            () if visit.usage != self.usage || self.moved || visit.is_touched => Why::Works,
+            () if visit.is_turn => Why::Turn,
+            () => return,
         };
-        match why {
-            Some(why) => {
-                known.usage = usage;
-                let reader = Reader { source, budget: &mut self.budget, buffer: &mut self.buffer };
-                known.refresh(why, is_turn || born, inherited, reader);
-            }
-            None if Thresholds::of(&known.resources) != known.own.tighter(inherited) => known.limit(inherited),
-            None => {}
+        self.usage = visit.usage;
+        let probed = match () {
+            () if visit.is_touched || visit.is_untold => std::mem::take(&mut self.missing),
+            () if visit.is_turn => self.first_missing(),
+            () => 0,
+        };
+        self.missing &= !probed;
+        let reader = Reader { source, budget: &mut means.budget, buffer: &mut means.buffer };
+        let seldom = visit.is_turn || why == Why::Born;
+        self.refresh(why, seldom, seldom || visit.is_touched || visit.is_untold, visit.inherited, reader);
+        if probed & !self.missing != 0 {
+            // There are more than there were.
+            self.missing = 0;
         }
-        (Arc::clone(&known.resources), known.unreadable.as_deref())
+        self.is_read = true;
+    }
+
+    /// The first file of each home that does not exist, of those that are read in any case: where that comes, the others may have come, too.
+    fn first_missing(&self) -> u32 {
+        let is_read = |price| matches!(price, Price::Cheap | Price::Setting);
+        let is_missing = |number: &usize| self.missing & 1 << number != 0 && is_read(FILES[*number].price);
+        let first = |home| (0..FILES.len()).filter(is_missing).find(|number| FILES[*number].home == home);
+        let homes = [Home::V2, Home::V2Memory, Home::V1Memory, Home::V1Cpu];
+        homes.into_iter().filter_map(first).fold(0, |bits, number| bits | 1 << number)
+    }
+
+    /// Takes on what the ancestors' limits are now.
+    pub(super) fn inherit(&mut self, inherited: Thresholds) {
+        let thresholds = self.own.tighter(inherited);
+        if Thresholds::of(&self.resources) != thresholds {
+            let memory = &mut Arc::make_mut(&mut self.resources).memory;
+            (memory.limit, memory.high) = (thresholds.limit, thresholds.high);
+        }
+    }
+
+    /// Says whose limits it has.
+    pub(super) fn limited_by(&mut self, limiting: Limiting) {
+        if self.resources.limiting != limiting {
+            Arc::make_mut(&mut self.resources).limiting = limiting;
+        }
+    }
+
+    /// Its own limits of memory.
+    pub(super) fn own(&self) -> Thresholds {
+        self.own
+    }
+
+    /// Closes its files.
+    pub(super) fn close(&mut self, budget: &mut Budget) {
+        self.files.close(budget);
     }
 }
 
@@ -227,17 +276,17 @@ struct Reader<'a, S> {
 }
 
 impl Known {
-    /// Reads the files; with `seldom` also those that are read at every tenth reading only.
-    fn refresh(&mut self, why: Why, seldom: bool, inherited: Thresholds, mut reader: Reader<'_, impl Source>) {
-        if seldom {
-            self.missing = 0;
-        }
+    /// Reads the files; with `seldom` also those that are read in turn only, with `set` the settings.
+    fn refresh(&mut self, why: Why, seldom: bool, set: bool, inherited: Thresholds, mut reader: Reader<'_, impl Source>) {
         if why == Why::Turn {
             self.files.close(reader.budget);
         }
         let had_trouble = self.unreadable.take().is_some();
         let mut resources = Resources::default();
-        self.read(&mut resources, &mut reader, why, |price| price == Price::Cheap);
+        if !set {
+            resources.settings = self.resources.settings.clone();
+        }
+        self.read(&mut resources, &mut reader, why, |price| price == Price::Cheap || (price == Price::Setting && set));
         self.own = Thresholds::of(&resources);
         let thresholds = self.own.tighter(inherited);
         let before = &self.resources.memory;
@@ -248,8 +297,9 @@ impl Known {
             nodes: Arc::clone(&before.nodes),
             ..resources.memory
         };
+        (resources.io, resources.limiting) = (self.resources.io, self.resources.limiting.clone());
         if why != Why::Turn || had_trouble || resources != *self.resources {
-            resources.memory.stat = MemoryStat::default();
+            (resources.memory.stat, resources.io) = (MemoryStat::default(), Io::default());
             if seldom {
                 resources.memory.nodes = Arc::default();
             }
@@ -274,7 +324,7 @@ impl Known {
             if !wanted(file.price) || !source.has(file.home) || self.missing & 1 << number != 0 {
                 continue;
             }
-            let keep = why == Why::Works && file.price != Price::Dearest;
+            let keep = why == Why::Works && matches!(file.price, Price::Cheap | Price::Dear);
             let complaint: &dyn Display = match self.files.read(budget, number, keep, || source.open(file), buffer) {
                 Ok(length) => {
                     match text(&buffer[..length], length == buffer.len()).and_then(|text| (file.parse)(text, resources)) {
@@ -294,13 +344,6 @@ impl Known {
             let first = || Box::new(Unreadable { count: 0, first: source.complaint(file, complaint) });
             self.unreadable.get_or_insert_with(first).count += 1;
         }
-    }
-
-    /// Takes on what the ancestors' limits are now.
-    fn limit(&mut self, inherited: Thresholds) {
-        let Thresholds { limit, high } = self.own.tighter(inherited);
-        let memory = &mut Arc::make_mut(&mut self.resources).memory;
-        (memory.limit, memory.high) = (limit, high);
     }
 }
 

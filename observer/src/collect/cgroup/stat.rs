@@ -12,9 +12,11 @@ pub struct Malformed {
 }
 
 /// v2 `cpu.stat` in microseconds and v1 `cpu.stat` in nanoseconds: the names differ where the units do, so that one table serves both.
-/// `limit` stays unknown. The lines of the periods are missing where the v2 cgroup has no `cpu` controller.
-pub fn cpu_stat(text: &[u8]) -> Result<CpuStat, Malformed> {
+/// `limit` stays unknown. The lines of the periods are missing where the v2 cgroup has no `cpu` controller. A line that is not what the
+/// kernel writes leaves its field unknown; the first such is told.
+pub fn cpu_stat(text: &[u8]) -> (CpuStat, Option<Malformed>) {
     let mut stat = CpuStat::default();
+    let mut wrong = None;
     for line in text.split(|byte| *byte == b'\n') {
         let Some(space) = line.iter().position(|byte| *byte == b' ') else { continue };
         let (name, value) = (&line[..space], &line[space + 1..]);
@@ -22,6 +24,11 @@ pub fn cpu_stat(text: &[u8]) -> Result<CpuStat, Malformed> {
             b"usage_usec" => (&mut stat.usage, 1_000),
             b"user_usec" => (&mut stat.user, 1_000),
             b"system_usec" => (&mut stat.system, 1_000),
+            b"nice_usec" => (&mut stat.nice, 1_000),
+            b"core_sched.force_idle_usec" => (&mut stat.force_idle, 1_000),
+            b"nr_bursts" => (&mut stat.bursts, 1),
+            b"burst_usec" => (&mut stat.burst, 1_000),
+            b"burst_time" => (&mut stat.burst, 1),
             b"nr_periods" => (&mut stat.periods, 1),
             b"nr_throttled" => (&mut stat.throttled_periods, 1),
             b"throttled_usec" => (&mut stat.throttled, 1_000),
@@ -30,9 +37,12 @@ pub fn cpu_stat(text: &[u8]) -> Result<CpuStat, Malformed> {
         };
         // Half of what 64 bits hold, so that sums of fields cannot overflow.
         let scaled = number(value).and_then(|value| value.checked_mul(scale)).filter(|value| *value <= u64::MAX / 2);
-        *field = Some(scaled.ok_or_else(|| malformed("a counter", line))?);
+        *field = scaled;
+        if scaled.is_none() {
+            wrong.get_or_insert_with(|| malformed("a counter", line));
+        }
     }
-    Ok(stat)
+    (stat, wrong)
 }
 
 /// v2 `cpu.max`, `$MAX $PERIOD`: the limit in CPUs, `None` without one.
@@ -58,6 +68,11 @@ pub fn quota(text: &[u8]) -> Result<Option<u64>, Malformed> {
 /// A file with one number: `cpu.cfs_period_us`, `cpuacct.usage`.
 pub fn count(text: &[u8]) -> Result<u64, Malformed> {
     number(text).filter(|value| *value <= u64::MAX / 2).ok_or_else(|| malformed("a number", text))
+}
+
+/// v2 `cgroup.stat`: how many cgroups there are below.
+pub fn descendants(text: &[u8]) -> Option<u64> {
+    text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"nr_descendants ")).and_then(number)
 }
 
 /// A limit in CPUs; `None` when the period is none.
@@ -92,16 +107,19 @@ mod tests {
 
     #[test]
     fn cpu_stats() {
-        let check = |text: &str, expected: CpuStat| assert_eq!(cpu_stat(text.as_bytes()), Ok(expected));
+        let check = |text: &str, expected: CpuStat| assert_eq!(cpu_stat(text.as_bytes()), (expected, None));
         let usage = CpuStat { usage: Some(30_000), user: Some(20_000), system: Some(10_000), ..CpuStat::default() };
-        check("usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\ncore_sched.force_idle_usec 0\n", usage);
-        let periods = CpuStat { periods: Some(8), throttled_periods: Some(3), ..usage };
+        check("usage_usec 30\nuser_usec 20\nsystem_usec 10\n", usage);
+        let usage = CpuStat { nice: Some(2_000), force_idle: Some(4_000), ..usage };
+        check("usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 2\ncore_sched.force_idle_usec 4\n", usage);
+        let usage = CpuStat { nice: None, force_idle: None, ..usage };
+        let periods = CpuStat { bursts: Some(1), burst: Some(7_000), periods: Some(8), throttled_periods: Some(3), ..usage };
         check(
-            "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 8\nnr_throttled 3\nthrottled_usec 500\nnr_bursts 0\nburst_usec 0\n",
+            "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 8\nnr_throttled 3\nthrottled_usec 500\nnr_bursts 1\nburst_usec 7\n",
             CpuStat { throttled: Some(500_000), ..periods },
         );
         check(
-            "nr_periods 8\nnr_throttled 3\nthrottled_time 500\nnr_bursts 0\nburst_time 0\n",
+            "nr_periods 8\nnr_throttled 3\nthrottled_time 500\nnr_bursts 1\nburst_time 7000\n",
             CpuStat { throttled: Some(500), usage: None, user: None, system: None, ..periods },
         );
         check("", CpuStat::default());
@@ -122,6 +140,8 @@ mod tests {
         assert!(quota(b"-2\n").is_err() && quota(b"").is_err());
         assert_eq!(count(b"930729498912\n"), Ok(930_729_498_912));
         assert!(count(b"18446744073709551615\n").is_err());
+        assert_eq!(descendants(b"nr_descendants 7\nnr_subsys_cpu 8\nnr_dying_descendants 1\n"), Some(7));
+        assert_eq!(descendants(b"nr_dying_descendants 1\n"), None);
         assert_eq!(tighter(Some(2.0), Some(0.5)), Some(0.5));
         assert_eq!(tighter(None, Some(0.5)), Some(0.5));
         assert_eq!(tighter::<f64>(None, None), None);
@@ -129,7 +149,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        let message = |text: &[u8]| cpu_stat(text).unwrap_err().to_string();
+        let message = |text: &[u8]| cpu_stat(text).1.unwrap().to_string();
         assert_eq!(message(b"usage_usec 30\nuser_usec \x1bx\n"), r#"expected a counter, found "user_usec \x1bx""#);
         assert_eq!(message(b"usage_usec 18446744073709551615"), r#"expected a counter, found "usage_usec 18446744073709551615""#);
         assert_eq!(message(b"nr_periods -1"), r#"expected a counter, found "nr_periods -1""#);
@@ -140,7 +160,7 @@ mod tests {
         fn never_panics(bytes: Vec<u8>, line in "(usage_usec|nr_periods|throttled_time) [0-9+-]{0,21}") {
             let _ = cpu_stat(&bytes);
             let _ = cpu_stat(line.as_bytes());
-            let _ = (cpu_max(&bytes), quota(&bytes), count(&bytes));
+            let _ = (cpu_max(&bytes), quota(&bytes), count(&bytes), descendants(&bytes));
         }
     }
 }

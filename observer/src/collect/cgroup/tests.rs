@@ -37,7 +37,8 @@ fn name(key: Key, path: &str) -> String {
 }
 
 fn line(group: &Found, names: &BTreeMap<Key, String>) -> String {
-    let CpuStat { usage, user, system, periods, throttled_periods, throttled, limit } = group.cpu;
+    let CpuStat { usage, user, system, periods, throttled_periods, throttled, limit, nice, force_idle, bursts, burst } =
+        group.cpu;
     let mut line = format!("{} unit {}\n", names[&group.key], unit(group).unwrap_or("–"));
     let parent = group.parent.map_or("–", |parent| &names[&parent]);
     writeln!(line, "    below {parent}").unwrap();
@@ -50,6 +51,11 @@ fn line(group: &Found, names: &BTreeMap<Key, String>) -> String {
         "    usage {usage} user {user} system {system} periods {throttled_periods}/{periods} throttled {throttled} limit {limit}"
     )
     .unwrap();
+    let more = [("nice", nice), ("force idle", force_idle), ("bursts", bursts), ("burst", burst)];
+    let more: String = more.iter().filter_map(|(name, value)| Some(format!(" {name} {}", (*value)?))).collect();
+    if !more.is_empty() {
+        writeln!(line, "    more:{more}").unwrap();
+    }
     line + &resources(&group.resources)
 }
 
@@ -66,6 +72,11 @@ fn resources(resources: &Resources) -> String {
     let m = &resources.memory;
     let stalled = |time: Option<Stalled>| (time.map(|time| time.some), time.and_then(|time| time.full));
     let [cpu, memory, io] = [resources.cpu_pressure, resources.memory_pressure, resources.io_pressure].map(stalled);
+    let s = &resources.settings;
+    let texts = |values: &[(&str, Option<String>)]| -> String {
+        values.iter().filter_map(|(name, value)| Some(format!(" {name} {}", value.as_ref()?))).collect()
+    };
+    let by = &resources.limiting;
     let nodes: String = m.nodes.iter().map(|(node, bytes)| format!(" {node} {bytes}")).collect();
     let lines = [
         ("memory", all(&[("usage", m.usage), ("limit", m.limit), ("high", m.high)])),
@@ -93,6 +104,31 @@ fn resources(resources: &Resources) -> String {
             ]),
         ),
         ("nodes", nodes),
+        (
+            "limited by",
+            texts(&[("cpu", by.cpu.as_deref().map(str::to_owned)), ("memory", by.memory.as_deref().map(str::to_owned))]),
+        ),
+        (
+            "settings",
+            all(&[("weight", s.weight), ("burst", s.burst), ("pids", s.pids_limit), ("refused", s.pids_refused)])
+                + &texts(&[
+                    ("cpus", s.cpus.as_ref().map(|cpus| format!("{cpus:?}"))),
+                    ("frozen", s.is_frozen.map(|frozen| frozen.to_string())),
+                    ("kind", s.kind.map(|kind| kind.name().to_owned())),
+                ]),
+        ),
+        ("tasks", all(&[("throttled", resources.throttled_tasks), ("pids", resources.pids)])),
+        (
+            "io",
+            all(&[
+                ("read", resources.io.bytes.read),
+                ("in", resources.io.operations.read),
+                ("write", resources.io.bytes.write),
+                ("in", resources.io.operations.write),
+                ("discard", resources.io.bytes.discard),
+                ("in", resources.io.operations.discard),
+            ]),
+        ),
         (
             "stalled",
             all(&[("cpu", cpu.0), ("full", cpu.1), ("memory", memory.0), ("full", memory.1), ("io", io.0), ("full", io.1)]),
@@ -139,7 +175,7 @@ fn tree(directories: &[&[u8]]) -> tempfile::TempDir {
 }
 
 fn paths(listing: &Listing) -> Vec<&str> {
-    let mut paths: Vec<_> = listing.groups.iter().map(|group| group.path.as_str()).collect();
+    let mut paths: Vec<_> = listing.groups.iter().map(|group| &*group.path).collect();
     paths.sort_unstable();
     paths
 }
@@ -192,6 +228,38 @@ fn what_cannot_be_read_is_counted_and_the_first_is_named() {
     assert_eq!(listing.unreadable.unwrap().to_string(), expected);
 }
 
+/// What a file holds, which field of the CPU's it costs, and what health says of it.
+#[test]
+fn what_is_wrong_in_a_file_costs_its_own_field() {
+    let whole = CpuStat { usage: Some(9_000), user: Some(5_000), periods: Some(3), ..CpuStat::default() };
+    let without = |usage, user, periods| CpuStat { usage, user, periods, ..CpuStat::default() };
+    let cases: [(&[u8], CpuStat, Option<&str>); 8] = [
+        (b"usage_usec 9\nuser_usec 5\nnr_periods 3\n", whole, None),
+        (b"usage_usec 9\nuser_usec 5\nnr_periods 3\nnew_field 7\nnewer\n", whole, None),
+        (b"usage_usec 9\nuser_usec 5\nnr_peri", without(Some(9_000), Some(5_000), None), None),
+        (b"usage_usec 9\nuser_usec \nnr_periods 3\n", without(Some(9_000), None, Some(3)), Some(r#""user_usec""#)),
+        (b"usage_usec -9\nuser_usec 5\nnr_periods 3\n", without(None, Some(5_000), Some(3)), Some(r#""usage_usec -9""#)),
+        (
+            b"usage_usec 9\nuser_usec 5\nnr_periods 99999999999999999999999\n",
+            without(Some(9_000), Some(5_000), None),
+            Some(r#""nr_periods 99999999999999999999999""#),
+        ),
+        (b"\xff\xfe\x00 1\nusage_usec 9\nuser_usec 5\nnr_periods 3\n", whole, None),
+        (b"", CpuStat::default(), None),
+    ];
+    let root = tree(&[b"a"]);
+    let mut cgroups = Cgroups::open(root.path()).unwrap();
+    for (content, cpu, problem) in cases {
+        fs::write(root.path().join("a/cpu.stat"), content).unwrap();
+        let listing = cgroups.read().unwrap();
+        let row = listing.groups.iter().find(|group| &*group.path == "/a").unwrap();
+        assert_eq!(row.cpu, cpu, "{content:?}");
+        let said = listing.unreadable.map(|unreadable| unreadable.to_string());
+        assert_eq!(said.is_some(), problem.is_some(), "{content:?}: {said:?}");
+        assert!(said.unwrap_or_default().contains(problem.unwrap_or_default()), "{content:?}");
+    }
+}
+
 #[test]
 fn a_root_that_goes_away_is_an_error() {
     let root = tree(&[]);
@@ -209,6 +277,144 @@ fn readings_are_independent() {
     assert_eq!(cgroups.read().unwrap(), first);
     fs::remove_dir(root.path().join("a")).unwrap();
     assert_eq!(paths(&cgroups.read().unwrap()), ["/"]);
+}
+
+/// A v2 tree whose files tell how long each cgroup has run, and its reader.
+struct Kept {
+    root: tempfile::TempDir,
+    cgroups: Cgroups,
+}
+
+impl Kept {
+    fn new(directories: &[&str]) -> Kept {
+        let root = tree(&directories.iter().map(|name| name.as_bytes()).collect::<Vec<_>>());
+        let cgroups = Cgroups::open(root.path()).unwrap();
+        Kept { root, cgroups }
+    }
+
+    fn ran(&self, path: &str, usec: u64) {
+        fs::write(self.root.path().join(path).join("cpu.stat"), format!("usage_usec {usec}\n")).unwrap();
+    }
+
+    fn key(&self, path: &str) -> Key {
+        Key::v2(fs::metadata(self.root.path().join(path)).unwrap().ino())
+    }
+
+    /// Microseconds by path.
+    fn usages(&mut self, ran: Option<&[Ran]>) -> BTreeMap<String, u64> {
+        let listing = self.cgroups.read_knowing(ran).unwrap();
+        assert_eq!(listing.unreadable, None);
+        let usage = |group: &Found| Some((group.path.to_string(), group.cpu.usage? / 1_000));
+        listing.groups.iter().filter_map(usage).collect()
+    }
+}
+
+/// Many, so that the turn of the few that a test looks at is far away.
+fn far(more: &[&'static str]) -> Kept {
+    let many: Vec<String> = (0..700).map(|number| format!("many/{number}")).collect();
+    let all: Vec<&str> = many.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let kept = Kept::new(&all);
+    kept.ran("", 1);
+    kept.ran("many", 1);
+    kept
+}
+
+#[test]
+fn who_has_not_moved_has_nobody_below_it_that_has() {
+    let mut kept = far(&["a/b/c", "d"]);
+    for path in ["a", "a/b", "a/b/c", "d"] {
+        kept.ran(path, 1_000);
+    }
+    // The first two learn everything, and what brought news is read again.
+    (0..3).for_each(|_| drop(kept.usages(None)));
+    kept.ran("a/b/c", 7_000);
+    let usages = kept.usages(None);
+    assert_eq!((usages["/a"], usages["/a/b/c"]), (1_000, 1_000), "neither the root nor /a has moved: nobody looks");
+    for path in ["", "a", "a/b"] {
+        kept.ran(path, 7_000);
+    }
+    let usages = kept.usages(None);
+    assert_eq!((usages["/"], usages["/a/b"], usages["/a/b/c"], usages["/d"]), (7_000, 7_000, 7_000, 1_000));
+}
+
+#[test]
+fn who_is_said_to_have_run_is_read_with_its_ancestors_and_nobody_else() {
+    let mut kept = far(&["a/b", "a/c"]);
+    for path in ["a", "a/b", "a/c"] {
+        kept.ran(path, 1_000);
+    }
+    (0..3).for_each(|_| drop(kept.usages(None)));
+    for path in ["a", "a/b", "a/c"] {
+        kept.ran(path, 5_000);
+    }
+    let ran = |key| Ran { key, parent: None };
+    let usages = kept.usages(Some(&[ran(kept.key("a/b"))]));
+    assert_eq!((usages["/a"], usages["/a/b"], usages["/a/c"]), (5_000, 5_000, 1_000));
+    kept.ran("a", 6_000);
+    kept.ran("a/c", 6_000);
+    // One that nobody knows, whose parent does not help either: then parents tell.
+    kept.ran("", 6_000);
+    let usages = kept.usages(Some(&[Ran { key: Key::v2(1 << 40), parent: Some(Key::v2(1 << 41)) }]));
+    assert_eq!((usages["/a"], usages["/a/c"]), (6_000, 6_000));
+}
+
+#[test]
+fn what_the_busy_account_for_is_nobody_elses() {
+    let mut kept = far(&["p/busy", "p/idle"]);
+    let run = |kept: &Kept, busy: u64, idle: u64, all: u64| {
+        for (path, used) in [("p/busy", busy), ("p/idle", idle), ("p", all), ("", all)] {
+            kept.ran(path, used * 1_000);
+        }
+    };
+    run(&kept, 1, 1, 2);
+    (0..3).for_each(|_| drop(kept.usages(None)));
+    let mut told = |busy, idle, all| {
+        run(&kept, busy, idle, all);
+        let usages = kept.usages(None);
+        (usages["/p/busy"] / 1_000, usages["/p/idle"] / 1_000)
+    };
+    assert_eq!(told(5, 1, 6), (5, 1), "the busy one is found");
+    assert_eq!(told(9, 3, 10), (9, 1), "it accounts for what /p has used: nobody looks at the other");
+    assert_eq!(told(9, 3, 12), (9, 3), "it does not");
+}
+
+#[test]
+fn of_more_than_can_be_learned_at_once_the_rest_follows() {
+    let mut kept = far(&[]);
+    for number in 0..700 {
+        fs::write(kept.root.path().join(format!("many/{number}/memory.current")), "9\n").unwrap();
+    }
+    let mut known = || {
+        let listing = kept.cgroups.read_knowing(Some(&[])).unwrap();
+        listing.groups.iter().filter(|group| group.resources.memory.usage.is_some()).count()
+    };
+    let first = known();
+    assert!((500..=512).contains(&first), "{first}");
+    assert_eq!(known(), 700);
+}
+
+#[test]
+fn births_deaths_and_renames_between_readings() {
+    let mut kept = Kept::new(&["a/b"]);
+    let at = |name: &str| kept.root.path().join(name);
+    let old = kept.cgroups.read().unwrap();
+    fs::create_dir_all(at("a/c/d")).unwrap();
+    fs::rename(at("a/b"), at("a/e")).unwrap();
+    let listing = kept.cgroups.read().unwrap();
+    assert_eq!(paths(&listing), ["/", "/a", "/a/c", "/a/c/d", "/a/e"]);
+    let key = |listing: &Listing, path: &str| listing.groups.iter().find(|group| &*group.path == path).unwrap().key;
+    assert_eq!(key(&listing, "/a/e"), key(&old, "/a/b"));
+    let parent = |path: &str| listing.groups.iter().find(|group| &*group.path == path).unwrap().parent;
+    assert_eq!((parent("/a/c/d"), parent("/")), (Some(key(&listing, "/a/c")), None));
+    fs::remove_dir_all(at("a/c")).unwrap();
+    // The same name, another cgroup.
+    fs::create_dir(at("f")).unwrap();
+    fs::remove_dir(at("a/e")).unwrap();
+    fs::create_dir(at("a/e")).unwrap();
+    let listing = kept.cgroups.read().unwrap();
+    assert_eq!(paths(&listing), ["/", "/a", "/a/e", "/f"]);
+    assert_eq!(key(&listing, "/a/e"), kept.key("a/e"));
+    assert_eq!(listing.vanished, 0);
 }
 
 /// A v2 tree with one cgroup, whose CPU time and memory can be set, and its reader.
@@ -232,7 +438,7 @@ impl Lone {
     fn usage(&mut self, run: u32) -> Option<u64> {
         self.write("cpu.stat", &format!("usage_usec {run}\n"));
         let listing = self.cgroups.read().unwrap();
-        listing.groups.iter().find(|group| group.path == "/a").unwrap().resources.memory.usage
+        listing.groups.iter().find(|group| &*group.path == "/a").unwrap().resources.memory.usage
     }
 }
 
@@ -274,7 +480,7 @@ fn dear_files_are_left_alone_while_cheap_ones_tell_the_same() {
     let anon = |lone: &mut Lone, run| {
         lone.usage(run);
         let listing = lone.cgroups.read().unwrap();
-        listing.groups.iter().find(|group| group.path == "/a").unwrap().resources.memory.stat.anon
+        listing.groups.iter().find(|group| &*group.path == "/a").unwrap().resources.memory.stat.anon
     };
     lone.write("memory.current", "1\n");
     lone.write("memory.stat", "anon 1\n");
@@ -315,7 +521,9 @@ fn a_limit_is_that_of_the_tightest_ancestor_now() {
     write("a/b/memory.max", "900\n");
     let mut limits = || {
         let listing = cgroups.read().unwrap();
-        let found = listing.groups.iter().find(|group| group.path == "/a/b").unwrap().resources.memory.clone();
+        let found = listing.groups.iter().find(|group| &*group.path == "/a/b").unwrap().resources.memory.clone();
+        let by = listing.groups.iter().find(|group| &*group.path == "/a/b").unwrap().resources.limiting.clone();
+        assert_eq!(by.memory.as_deref(), Some(if found.limit == Some(900) { "/a/b" } else { "/a" }), "who is named");
         (found.limit, found.high)
     };
     assert_eq!(limits(), (Some(500), Some(400)));
@@ -327,15 +535,36 @@ fn a_limit_is_that_of_the_tightest_ancestor_now() {
     assert_eq!(limits(), (Some(5), Some(400)));
 }
 
+#[test]
+fn the_quota_that_stops_a_cgroup_is_named() {
+    let (mut kept, mut ran) = (Kept::new(&["a/b/c"]), 0);
+    let mut check = |quotas: [&str; 3], limit: Option<f64>, by: Option<&str>| {
+        ran += 1;
+        for (path, quota) in ["a", "a/b", "a/b/c"].into_iter().zip(quotas) {
+            fs::write(kept.root.path().join(path).join("cpu.max"), quota).unwrap();
+            fs::write(kept.root.path().join(path).join("cpu.stat"), format!("usage_usec {ran}\nnr_periods 0\n")).unwrap();
+        }
+        let listing = kept.cgroups.read().unwrap();
+        let row = listing.groups.iter().find(|group| &*group.path == "/a/b/c").unwrap();
+        assert_eq!((row.cpu.limit, row.resources.limiting.cpu.as_deref()), (limit, by), "{quotas:?}");
+    };
+    check(["max 100000", "max 100000", "max 100000"], None, None);
+    check(["max 100000", "max 100000", "150000 100000"], Some(1.5), Some("/a/b/c"));
+    check(["50000 100000", "max 100000", "150000 100000"], Some(0.5), Some("/a"));
+    check(["50000 100000", "20000 100000", "150000 100000"], Some(0.2), Some("/a/b"));
+    check(["50000 100000", "max 100000", "50000 100000"], Some(0.5), Some("/a"));
+    check(["max 100000", "max 100000", "max 100000"], None, None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn any_content_of_any_file_is_survived(contents: [Vec<u8>; 9]) {
+    fn any_content_of_any_file_is_survived(contents: [Vec<u8>; 12]) {
         let root = tree(&[b"a"]);
         let names = [
             "cpu.stat", "cpu.max", "a/cpu.stat", "a/cpu.max", "a/memory.current", "a/memory.max", "a/memory.stat",
-            "a/memory.numa_stat", "a/io.pressure",
+            "a/memory.numa_stat", "a/io.pressure", "a/io.stat", "a/cpuset.cpus.effective", "a/cgroup.events",
         ];
         for (name, content) in names.iter().zip(&contents) {
             fs::write(root.path().join(name), content).unwrap();

@@ -1,406 +1,399 @@
 //! The walk through the trees: the edge that opens directories and files.
 //!
-//! The cost is system calls, and opening and closing most of it, so there are few: files are opened relative to a directory and read with
-//! one call (the kernel gives these files in one piece), and a directory without subdirectories, as its link count says on a cgroup file
-//! system, is neither opened nor listed, which makes a reading a tenth cheaper. (Reading files that stay open would make it four times
-//! cheaper, and cost a descriptor for each.)
+//! The cost is system calls, so a walk makes them where something moved. The tree is kept from one reading to the next, and `watch` tells
+//! where directories came or went. Which cgroups have run the scheduler hook knows; without it their parents' usage tells, since it includes
+//! theirs: who has not moved has nobody below it that has, and if those that were busy before account for what a parent used, so has nobody
+//! else. What brought news may bring more and is read again, and some are looked after in turn, whatever is said of them. Of a cgroup that is
+//! read again and again the files stay open.
 
-use std::ffi::{CStr, CString};
-use std::fmt::Display;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
-use observer_common::sched::Key;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, fstatfs, openat, statat};
-use rustix::io::{Errno, read};
+use observer_common::sched::{Key, kind};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, fstat, openat, statat};
+use rustix::io::Errno;
 
-use super::resources::{File, Home, Source, Store, Thresholds};
-use super::{Error, Found, Layout, Listing, Unreadable, identity, stat};
+use super::mount::{CpuFiles, Mount, Opening, below, complaint, count, count_boxed, key};
+use super::resources::{Means, Visit};
+use super::tree::{Id, Node, Place, Tree};
+use super::watch::{Change, Watches};
+use super::{Error, Found, Layout, Listing, Ran, stat};
 use crate::model::Hierarchy;
-use crate::model::cgroup::{CpuStat, Resources};
-use crate::model::text;
+use crate::model::cgroup::CpuStat;
 
-/// Deeper directories are left out and counted as unreadable; each level holds a descriptor open. Real trees have about ten.
+/// Deeper directories are left out and counted as unreadable. Real trees have about ten levels.
 const MAX_DEPTH: usize = 64;
-/// More than any file read here has.
-const FILE_BYTES: usize = 4096;
 /// For directory entries, some five hundred at a time.
 const ENTRY_BYTES: usize = 32 << 10;
+/// Watches are given to so many cgroups in a walk that have none below them: each costs as much as a reading.
+const NEW_WATCHES: usize = 64;
 
-const CGROUP_SUPER_MAGIC: u64 = 0x27_e0eb;
-const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
-
-/// Memory that walks use again, and what the present one has found.
+/// What is known of all trees between walks.
 #[derive(Default, Debug)]
 pub struct Walker {
-    file: Vec<u8>,
+    /// That of v2, and that of the v1 `cpu` hierarchy.
+    trees: [Option<Tree>; 2],
+    watches: Watches,
+    means: Means,
+    /// Counts walks.
+    walk: u64,
     entries: Vec<u8>,
-    /// The name of the file that is read, relative to an open directory.
+    /// The name of the file that is read, from its hierarchy's root.
     name: Vec<u8>,
-    /// The present directory, from the hierarchy's root; empty for the root.
-    path: Vec<u8>,
-    listing: Listing,
-    /// Memory and pressure, which outlive the walk.
-    resources: Store,
-    /// Those are left out of this walk.
-    is_hasty: bool,
-    /// What all cgroups tell of them then.
-    nothing: Arc<Resources>,
 }
 
-/// A hierarchy that is walked.
-struct Tree<'a> {
-    root: &'a Path,
-    hierarchy: Hierarchy,
-    /// Whether this is the kernel's file system and not a copy of its files.
-    is_cgroupfs: bool,
-    cpuacct: Cpuacct,
-    /// The v1 hierarchy of the memory controller.
-    memory: Option<(&'a Path, OwnedFd)>,
-}
-
-/// Where `cpuacct.usage` is.
-enum Cpuacct {
-    Nowhere,
-    /// In the same directory: both controllers are one hierarchy.
-    Here,
-    /// At the same path below this root.
-    Below(OwnedFd),
-}
-
-/// A cgroup's directory: one that is open, or a leaf in one that is open.
-#[derive(Clone, Copy)]
-struct Directory<'a> {
-    open: BorrowedFd<'a>,
-    leaf: Option<&'a CStr>,
-}
-
-/// Where a cgroup is in the tree.
-#[derive(Clone, Copy)]
-struct Place {
-    key: Key,
-    parent: Option<Key>,
-    /// The tightest limits of its ancestors; on the way down, its own too.
-    limits: Limits,
-    /// 0 for the root.
-    depth: usize,
-}
-
-/// What a cgroup and its ancestors may have.
-#[derive(Clone, Copy, Default)]
-struct Limits {
-    cpu: Option<f64>,
-    memory: Thresholds,
+/// What a walk came for, and what it found.
+struct Walk<'a> {
+    number: u64,
+    mount: Mount<'a>,
+    tree: &'a mut Tree,
+    watches: &'a mut Watches,
+    means: &'a mut Means,
+    entries: &'a mut Vec<u8>,
+    name: &'a mut Vec<u8>,
+    /// Cgroups that it may still watch, and of which it may learn all.
+    may_watch: usize,
+    may_learn: usize,
+    vanished: u64,
 }
 
 impl Walker {
-    /// Everything in all hierarchies that give keys, v2 first; without memory and pressure if it is hasty. Fails when no root can be opened.
-    pub fn walk(&mut self, layout: &Layout, is_hasty: bool) -> Result<Listing, Error> {
-        self.listing = Listing::default();
-        self.resources.begin();
-        self.is_hasty = is_hasty;
-        let roots = [(Hierarchy::V2, &layout.v2), (Hierarchy::Cpu, &layout.cpu)];
+    /// Everything in all hierarchies that give keys, v2 first. `ran` has the keys of all that ran since the last walk, where that is known;
+    /// a hasty one leaves out memory and pressure. Fails when no root can be opened.
+    pub fn walk(&mut self, layout: &Layout, ran: Option<&[Ran]>, is_hasty: bool) -> Result<Listing, Error> {
+        self.walk += 1;
+        self.take_changes();
+        let mut listing = Listing::default();
         let mut failed = None;
-        for (hierarchy, root) in roots.into_iter().filter_map(|(hierarchy, root)| Some((hierarchy, root.as_deref()?))) {
-            if let Err(errno) = self.tree(layout, hierarchy, root) {
-                failed.get_or_insert((root, errno));
-                complain(&mut self.listing, root, b"", "", &errno);
+        let roots = [(Hierarchy::V2, &layout.v2), (Hierarchy::Cpu, &layout.cpu)];
+        for (number, (hierarchy, root)) in roots.into_iter().enumerate() {
+            let Some(root) = root.as_deref() else { continue };
+            // A task has one key: that of its v2 cgroup, if that is not the root.
+            let ran = ran.filter(|ran| hierarchy == Hierarchy::V2 || !ran.iter().any(|ran| ran.key.kind() == kind::V2));
+            let mount = Mount::open(layout, number, hierarchy, root, &mut listing);
+            match mount {
+                Ok(mount) => {
+                    let is_second = listing.groups.iter().any(|group| group.key == Key::ROOT);
+                    self.tree(Mount { is_hasty, is_second, ..mount }, ran, &mut listing);
+                }
+                Err(errno) => {
+                    self.forget(number);
+                    failed.get_or_insert((root, errno));
+                    count(&mut listing.unreadable, 1, || complaint(root, b"", "", &errno));
+                }
             }
         }
-        self.resources.sweep();
+        listing.unwatched = self.watches.trouble();
         match failed {
-            Some((root, errno)) if self.listing.groups.is_empty() => {
-                Err(Error::Read { path: root.to_owned(), error: errno.into() })
-            }
-            _ => Ok(std::mem::take(&mut self.listing)),
+            Some((root, errno)) if listing.groups.is_empty() => Err(Error::Read { path: root.to_owned(), error: errno.into() }),
+            _ => Ok(listing),
         }
     }
 
-    fn tree(&mut self, layout: &Layout, hierarchy: Hierarchy, root: &Path) -> Result<(), Errno> {
-        let open = |root: &Path| openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let directory = open(root)?;
-        let is_cgroupfs = matches!(fstatfs(&directory)?.f_type as u64, CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC);
-        let memory = layout.memory.as_deref().and_then(|root| match open(root) {
-            Ok(directory) => Some((root, directory)),
-            Err(errno) => {
-                complain(&mut self.listing, root, b"", "", &errno);
-                None
+    /// Marks what the watches tell of.
+    fn take_changes(&mut self) {
+        let (walk, trees) = (self.walk, &mut self.trees);
+        let is_whole = self.watches.take(&mut |Place { tree, id }, change| {
+            let Some(tree) = &mut trees[tree] else { return };
+            match change {
+                Change::Children => tree.look(id, walk),
+                Change::File => {
+                    tree.node(id).is_touched = true;
+                    tree.read(id, walk);
+                }
+                Change::Controllers => tree.touch_children(id, walk),
+                Change::Unwatched => {
+                    tree.node(id).watch = None;
+                    tree.look(id, walk);
+                }
             }
         });
-        let cpuacct = match layout.cpuacct.as_deref() {
-            Some(same) if same == root => Cpuacct::Here,
-            Some(other) => open(other).map(Cpuacct::Below).unwrap_or_else(|errno| {
-                complain(&mut self.listing, other, b"", "", &errno);
-                Cpuacct::Nowhere
-            }),
-            None => Cpuacct::Nowhere,
+        if is_whole.is_none() {
+            tracing::debug!("more changed among cgroups than the kernel told: every directory is looked at");
+            for tree in trees.iter_mut().flatten() {
+                tree.look_everywhere(walk);
+            }
+        }
+    }
+
+    /// Walks one hierarchy and lists what is in it.
+    fn tree(&mut self, mount: Mount<'_>, ran: Option<&[Ran]>, listing: &mut Listing) {
+        let identity = match fstat(&mount.directory) {
+            Ok(stat) => (stat.st_dev, stat.st_ino),
+            Err(_) => (0, 0),
         };
-        let inode = fstat(&directory)?.st_ino;
-        let namespaced = is_cgroupfs && inode != 1;
-        self.listing.namespaced |= namespaced;
-        let key = if namespaced { key(hierarchy, inode) } else { Key::ROOT };
-        self.path.clear();
-        let tree = Tree { root, hierarchy, is_cgroupfs, cpuacct, memory };
-        self.visit(&tree, directory.as_fd(), Place { key, parent: None, limits: Limits::default(), depth: 0 });
+        let (number, hierarchy) = (mount.number, mount.hierarchy);
+        if self.trees[number].as_ref().is_some_and(|tree| tree.identity != identity) {
+            self.forget(number);
+        }
+        let namespaced = mount.is_cgroupfs && identity.1 != 1;
+        listing.namespaced |= namespaced;
+        let root = if namespaced { key(hierarchy, identity.1) } else { Key::ROOT };
+        let tree = self.trees[number].get_or_insert_with(|| Tree::new(identity, key(hierarchy, 0).kind(), root));
+        let may_learn = tree.plan(self.walk, mount.is_hasty);
+        tree.read(Tree::ROOT, self.walk);
+        let knows_who_ran = ran.is_some_and(|ran| ran.iter().all(|ran| tree.read_ran(*ran, self.walk)));
+        let Walker { watches, means, entries, name, .. } = self;
+        let mut walk = Walk {
+            number: self.walk,
+            mount: Mount { knows_who_ran, ..mount },
+            tree,
+            watches,
+            means,
+            entries,
+            name,
+            may_watch: NEW_WATCHES,
+            may_learn,
+            vanished: 0,
+        };
+        walk.visit(Tree::ROOT, false);
+        listing.vanished += walk.vanished;
+        for node in tree.sorted() {
+            for unreadable in [node.unlisted.as_deref(), node.unread.as_deref(), node.known.unreadable()].into_iter().flatten() {
+                count(&mut listing.unreadable, unreadable.count, || unreadable.first.clone());
+            }
+            listing.groups.push(Found {
+                key: node.key,
+                parent: node.above,
+                path: Arc::clone(&node.shown),
+                identity: node.identity.clone(),
+                cpu: node.cpu,
+                resources: Arc::clone(node.known.resources()),
+            });
+        }
+    }
+
+    fn forget(&mut self, number: usize) {
+        if let Some(mut tree) = self.trees[number].take() {
+            tree.remove(Tree::ROOT, &mut self.means, &mut self.watches);
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// A directory, then those in it to which there is a reason to go; `false` when the cgroup has ended. `is_news` when it is to be read
+    /// because its parent brought news.
+    fn visit(&mut self, id: Id, is_news: bool) -> bool {
+        let node = self.tree.node(id);
+        if !node.lives() || std::mem::replace(&mut node.visit, self.number) == self.number {
+            return node.lives();
+        }
+        let reads = node.read == self.number || is_news || !node.is_read;
+        let is_copy = !self.mount.is_cgroupfs;
+        // Who is not watched may have others below it when it moves.
+        let looks = is_copy || node.look == self.number || (reads && node.watch.is_none());
+        let looked = if looks { self.look(id) } else { Some(()) };
+        let Some(brings_news) = looked.and_then(|()| if reads { self.read(id) } else { Some(false) }) else {
+            self.vanished += 1;
+            return false;
+        };
+        let is_news = brings_news && !self.mount.knows_who_ran;
+        // Those first that most likely have run: what they have used may be all that there is to tell.
+        let wanted = std::mem::take(&mut self.tree.node(id).wanted);
+        self.visit_all(&wanted, is_news);
+        let is_news = is_news && !self.tree.is_explained(id, wanted.len());
+        if is_news || is_copy {
+            let children = self.tree.node(id).children.clone();
+            self.visit_all(&children, is_news);
+        }
+        if is_news {
+            self.tree.explain(id);
+        }
+        true
+    }
+
+    fn visit_all(&mut self, ids: &[Id], is_news: bool) {
+        for id in ids {
+            if !self.visit(*id, is_news) {
+                self.tree.remove(*id, self.means, self.watches);
+            }
+        }
+    }
+
+    /// Looks for directories in a cgroup's, and has it watched; `None` when the cgroup has ended.
+    fn look(&mut self, id: Id) -> Option<()> {
+        let node = self.tree.node(id);
+        let is_turn = node.in_turn == self.number;
+        // Before it is looked at: nothing gets lost in between.
+        if self.may_watch > 0 || is_turn {
+            self.may_watch = self.may_watch.saturating_sub(1);
+            self.watch(id);
+        } else if node.leaf == self.number {
+            return Some(());
+        }
+        let listed = match self.is_leaf(id) {
+            Ok(true) => Ok(()),
+            _ => {
+                self.watch(id);
+                let listed = self.list(id);
+                if self.mount.is_cgroupfs && self.tree.node(id).watch.is_none() {
+                    self.tree.look_again(id);
+                }
+                listed
+            }
+        };
+        let node = self.tree.node(id);
+        match listed {
+            Ok(()) => Some(()),
+            Err(Errno::NOENT | Errno::NODEV) if id != Tree::ROOT => None,
+            Err(errno) => {
+                let (root, path) = (self.mount.root, &node.path);
+                count_boxed(&mut node.unlisted, || complaint(root, path, "", &errno));
+                Some(())
+            }
+        }
+    }
+
+    /// Has a cgroup's directory watched, if it is not.
+    fn watch(&mut self, id: Id) {
+        let node = self.tree.node(id);
+        if self.mount.is_cgroupfs && node.watch.is_none() {
+            self.name.clear();
+            self.name.extend_from_slice(self.mount.root.as_os_str().as_encoded_bytes());
+            self.name.extend_from_slice(&node.path);
+            node.watch = self.watches.add(self.name, Place { tree: self.mount.number, id });
+        }
+    }
+
+    /// Whether there are no directories in a cgroup's and none is known: kernfs counts them in its links.
+    fn is_leaf(&mut self, id: Id) -> Result<bool, Errno> {
+        let node = self.tree.node(id);
+        if !self.mount.is_cgroupfs || !node.children.is_empty() {
+            return Ok(false);
+        }
+        below(self.name, &node.path, "");
+        let stat = statat(&self.mount.directory, &self.name[..], AtFlags::SYMLINK_NOFOLLOW)?;
+        node.unlisted = None;
+        Ok(stat.st_nlink == 2)
+    }
+
+    /// Takes in the directories that are in a cgroup's now, links left out.
+    fn list(&mut self, id: Id) -> Result<(), Errno> {
+        let node = self.tree.node(id);
+        let (mut path, depth) = (node.path.to_vec(), node.depth + 1);
+        below(self.name, &path, "");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(&self.mount.directory, &self.name[..], flags, Mode::empty())?;
+        self.tree.node(id).unlisted = None;
+        let (root, mut born) = (self.mount.root, 0);
+        self.entries.reserve(ENTRY_BYTES);
+        let mut entries = RawDir::new(&directory, self.entries.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // It ended meanwhile, and so it has none.
+                Err(Errno::NOENT) => break,
+                Err(errno) => return Err(errno),
+            };
+            let name = entry.file_name();
+            if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) || name == c"." || name == c".." {
+                continue;
+            }
+            let above = path.len();
+            path.push(b'/');
+            path.extend_from_slice(name.to_bytes());
+            // A copy may lie on a file system whose listings have other numbers, or no kinds.
+            let inode = match self.mount.is_cgroupfs {
+                true => Ok(Some(entry.ino())),
+                false => statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                    .map(|stat| (FileType::from_raw_mode(stat.st_mode) == FileType::Directory).then_some(stat.st_ino)),
+            };
+            match inode {
+                Ok(Some(_)) if depth > MAX_DEPTH => {
+                    let deep = || complaint(root, &path, "", &format_args!("deeper than {MAX_DEPTH} levels"));
+                    count_boxed(&mut self.tree.node(id).unlisted, deep);
+                }
+                Ok(Some(inode)) => {
+                    let key = key(self.mount.hierarchy, inode);
+                    let known = self.tree.find(key);
+                    let is_same = |node: &Node| node.parent == Some(id) && node.name() == name.to_bytes();
+                    let child = match known {
+                        Some(child) if is_same(self.tree.node(child)) => child,
+                        // Renamed, and all below it with it.
+                        Some(other) if other != Tree::ROOT => {
+                            self.tree.remove(other, self.means, self.watches);
+                            self.tree.insert(key, Some(id), &path)
+                        }
+                        _ => self.tree.insert(key, Some(id), &path),
+                    };
+                    self.tree.node(child).found = self.number;
+                    if Some(child) != known {
+                        self.tree.look(child, self.number);
+                        born += 1;
+                    }
+                }
+                Ok(None) => {}
+                Err(Errno::NOENT | Errno::NODEV) => self.vanished += 1,
+                Err(errno) => count_boxed(&mut self.tree.node(id).unlisted, || complaint(root, &path, "", &errno)),
+            }
+            path.truncate(above);
+        }
+        self.tree.remove_lost(id, self.number, self.means, self.watches);
+        if born > 1 && self.mount.is_cgroupfs && self.descendants(id) == Some(self.tree.node(id).children.len() as u64) {
+            // Those are all: none of them has any. That spares a look at each.
+            for child in self.tree.node(id).children.clone() {
+                self.tree.node(child).leaf = self.number;
+            }
+        }
         Ok(())
     }
 
-    /// A directory, then those in it.
-    fn visit(&mut self, tree: &Tree<'_>, open: BorrowedFd<'_>, place: Place) {
-        let Some(limits) = self.group(tree, Directory { open, leaf: None }, place) else { return };
-        for name in self.children(tree, open) {
-            let above = self.path.len();
-            self.path.push(b'/');
-            self.path.extend_from_slice(name.to_bytes());
-            self.child(tree, open, &name, Place { limits, ..place });
-            self.path.truncate(above);
-        }
+    /// How many cgroups there are below one, as the kernel counts them (v2).
+    fn descendants(&mut self, id: Id) -> Option<u64> {
+        let file = self.mount.open_file(&self.tree.node(id).path, "cgroup.stat", self.name).ok()?;
+        let length = rustix::io::read(file, &mut self.means.buffer[..]).ok()?;
+        stat::descendants(&self.means.buffer[..length])
     }
 
-    fn child(&mut self, tree: &Tree<'_>, open: BorrowedFd<'_>, name: &CStr, above: Place) {
-        let depth = above.depth + 1;
-        if depth > MAX_DEPTH {
-            return complain(&mut self.listing, tree.root, &self.path, "", &format_args!("deeper than {MAX_DEPTH} levels"));
+    /// Reads one cgroup's files and tells whether its CPU brings news, or nobody knows; `None` when it has ended.
+    fn read(&mut self, id: Id) -> Option<bool> {
+        let above = self.tree.node(id).parent;
+        let above = self.tree.limits(above);
+        let before = self.tree.limits(Some(id));
+        let node = self.tree.node(id);
+        let is_turn = node.in_turn == self.number;
+        if is_turn && !node.moved {
+            node.files.close(&mut self.means.budget);
         }
-        let visited = statat(open, name, AtFlags::SYMLINK_NOFOLLOW).and_then(|stat| {
-            let place = Place { key: key(tree.hierarchy, stat.st_ino), parent: Some(above.key), limits: above.limits, depth };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                // Where the entries of the file system do not say so.
-                return Ok(());
+        let (was, was_read, was_unread) = (node.cpu, node.is_read, node.unread.is_some());
+        let Walk { mount, means, name, may_learn, .. } = self;
+        let mut files = CpuFiles { mount, node, means, name };
+        let cpu = files.stat()?;
+        let moved = CpuStat { limit: was.limit, ..cpu } != was;
+        let node = &mut *files.node;
+        (node.moved, node.is_read) = (moved, true);
+        let mut learns = node.is_known || node.learn == self.number || is_turn || (was_read && moved);
+        if !learns && *may_learn > 0 {
+            (learns, *may_learn) = (true, *may_learn - 1);
+        }
+        if learns && !mount.is_hasty {
+            let is_touched = std::mem::take(&mut node.is_touched);
+            // Where nobody tells of writes to its files they are read each time.
+            let is_told = node.is_known && node.watch.is_some() && was.periods.is_some() == cpu.periods.is_some();
+            if is_turn || is_touched || was_unread || !is_told {
+                files.node.own_limit = files.limit(&cpu)?;
             }
-            if tree.is_cgroupfs && stat.st_nlink == 2 {
-                // kernfs counts a directory's subdirectories in its links; other file systems need not.
-                self.group(tree, Directory { open, leaf: Some(name) }, place);
-            } else {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                self.visit(tree, openat(open, name, flags, Mode::empty())?.as_fd(), place);
+            let CpuFiles { mount, node, means, name } = files;
+            // Of the root of a second hierarchy, the first one's stand for both.
+            if node.key != Key::ROOT || !mount.is_second {
+                let mut source = Opening { mount, path: &node.path, name };
+                let is_untold = node.watch.is_none();
+                let visit = Visit { usage: cpu.usage, is_touched, is_untold, is_turn, inherited: above.memory };
+                node.known.update(visit, means, &mut source);
             }
-            Ok(())
-        });
-        match visited {
-            Ok(()) => {}
-            Err(Errno::NOENT | Errno::NODEV) => self.listing.vanished += 1,
-            Err(errno) => complain(&mut self.listing, tree.root, &self.path, "", &errno),
+            node.is_known = true;
         }
-    }
-
-    /// Lists one cgroup and tells the limits that those in it have from it; `None` when it has ended.
-    fn group(&mut self, tree: &Tree<'_>, directory: Directory<'_>, place: Place) -> Option<Limits> {
-        let Some(cpu) = self.cpu(tree, directory, place.limits.cpu) else {
-            self.listing.vanished += 1;
-            return None;
-        };
-        let resources = self.resources(tree, directory, place, cpu.usage);
-        let path = if self.path.is_empty() { "/".into() } else { text::escape(&self.path).into_owned() };
-        let memory = Thresholds::of(&resources);
-        let identity = identity::of(&self.path);
-        self.listing.groups.push(Found { key: place.key, parent: place.parent, path, identity, cpu, resources });
-        Some(Limits { cpu: cpu.limit, memory })
-    }
-
-    /// Memory and pressure of a cgroup that has used so much CPU time.
-    fn resources(&mut self, tree: &Tree<'_>, directory: Directory<'_>, place: Place, usage: Option<u64>) -> Arc<Resources> {
-        if self.is_hasty {
-            return Arc::clone(&self.nothing);
+        self.tree.set_cpu(id, cpu);
+        let node = self.tree.node(id);
+        node.inherit(&above);
+        if moved || node.unread.is_some() || node.known.moved() {
+            self.tree.read_again(id);
         }
-        let mut source = Opening { tree, directory, path: &self.path, name: &mut self.name };
-        let (resources, unreadable) = self.resources.read(place.key, usage, place.limits.memory, &mut source);
-        if let Some(unreadable) = unreadable {
-            let first = || Unreadable { count: 0, first: unreadable.first.clone() };
-            self.listing.unreadable.get_or_insert_with(first).count += unreadable.count;
+        if !was_read && !self.tree.node(id).is_known {
+            self.tree.learn_later(id);
         }
-        resources
-    }
-
-    /// Names of the directories in a directory, links left out.
-    fn children(&mut self, tree: &Tree<'_>, directory: BorrowedFd<'_>) -> Vec<CString> {
-        let mut children = Vec::new();
-        self.entries.reserve(ENTRY_BYTES);
-        let mut entries = RawDir::new(directory, self.entries.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            match entry {
-                Ok(entry) => {
-                    let name = entry.file_name();
-                    let may_be_directory = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
-                    if may_be_directory && name != c"." && name != c".." {
-                        children.push(name.to_owned());
-                    }
-                }
-                // It ended meanwhile, and so it has none.
-                Err(Errno::NOENT) => break,
-                Err(errno) => {
-                    complain(&mut self.listing, tree.root, &self.path, "", &errno);
-                    break;
-                }
-            }
+        if self.tree.limits(Some(id)) != before {
+            self.tree.hand_down(id);
         }
-        children
+        Some(moved || cpu.usage.is_none())
     }
-
-    /// What the files of a directory say; `None` when the cgroup has ended.
-    fn cpu(&mut self, tree: &Tree<'_>, directory: Directory<'_>, inherited: Option<f64>) -> Option<CpuStat> {
-        let known = self.value(tree, directory, "cpu.stat", stat::cpu_stat)?;
-        // The directory of a cgroup that has ended looks empty; every living one has cgroup.procs.
-        if known.is_none() && tree.is_cgroupfs && self.is_missing(directory, "cgroup.procs") {
-            return None;
-        }
-        let mut cpu = known.unwrap_or_default();
-        let own = match tree.hierarchy {
-            // Where the controller is off there is neither the one nor the other.
-            Hierarchy::V2 if cpu.periods.is_none() => None,
-            Hierarchy::V2 => self.value(tree, directory, "cpu.max", stat::cpu_max)?.flatten(),
-            Hierarchy::Cpu => match self.value(tree, directory, "cpu.cfs_quota_us", stat::quota)?.flatten() {
-                Some(quota) => {
-                    let period = self.value(tree, directory, "cpu.cfs_period_us", stat::count)?;
-                    period.and_then(|period| stat::cpus(quota, period))
-                }
-                None => None,
-            },
-        };
-        cpu.limit = stat::tighter(inherited, own);
-        if cpu.usage.is_none() {
-            // A cgroup that ended in cpuacct alone is still there in this hierarchy.
-            cpu.usage = self.cpuacct(tree, directory).flatten();
-        }
-        Some(cpu)
-    }
-
-    fn cpuacct(&mut self, tree: &Tree<'_>, directory: Directory<'_>) -> Option<Option<u64>> {
-        match &tree.cpuacct {
-            Cpuacct::Nowhere => Some(None),
-            Cpuacct::Here => self.value(tree, directory, "cpuacct.usage", stat::count),
-            Cpuacct::Below(root) => {
-                below(&mut self.name, &self.path, "cpuacct.usage");
-                let read = read_file(root.as_fd(), &self.name, &mut self.file);
-                self.parsed(tree, "cpuacct.usage", read, stat::count)
-            }
-        }
-    }
-
-    /// A file of a directory: `None` when the cgroup has ended, `Some(None)` when what the file says is unknown.
-    fn value<T, P>(&mut self, tree: &Tree<'_>, directory: Directory<'_>, name: &str, parse: P) -> Option<Option<T>>
-    where
-        P: FnOnce(&[u8]) -> Result<T, stat::Malformed>,
-    {
-        join(&mut self.name, directory, name);
-        let read = read_file(directory.open, &self.name, &mut self.file);
-        self.parsed(tree, name, read, parse)
-    }
-
-    fn is_missing(&mut self, directory: Directory<'_>, name: &str) -> bool {
-        join(&mut self.name, directory, name);
-        matches!(statat(directory.open, &self.name[..], AtFlags::empty()), Err(Errno::NOENT))
-    }
-
-    fn parsed<T, P>(&mut self, tree: &Tree<'_>, name: &str, read: Result<(), Errno>, parse: P) -> Option<Option<T>>
-    where
-        P: FnOnce(&[u8]) -> Result<T, stat::Malformed>,
-    {
-        let complaint: &dyn Display = match read {
-            Ok(()) => match parse(&self.file) {
-                Ok(value) => return Some(Some(value)),
-                Err(malformed) => &{ malformed },
-            },
-            Err(Errno::NOENT) => return Some(None),
-            Err(Errno::NODEV) => return None,
-            Err(errno) => &{ errno },
-        };
-        complain(&mut self.listing, tree.root, &self.path, name, complaint);
-        Some(None)
-    }
-}
-
-/// The files of memory and pressure of the cgroup at which the walk is.
-struct Opening<'a> {
-    tree: &'a Tree<'a>,
-    directory: Directory<'a>,
-    path: &'a [u8],
-    /// For names.
-    name: &'a mut Vec<u8>,
-}
-
-impl Source for Opening<'_> {
-    fn has(&self, home: Home) -> bool {
-        match home {
-            Home::V2 => self.tree.hierarchy == Hierarchy::V2,
-            Home::V2Memory => self.tree.hierarchy == Hierarchy::V2 && self.tree.memory.is_none(),
-            Home::V1Memory => self.tree.memory.is_some(),
-        }
-    }
-
-    fn open(&mut self, file: &File) -> Result<OwnedFd, Errno> {
-        match (file.home, &self.tree.memory) {
-            (Home::V1Memory, Some((_, root))) => {
-                below(self.name, self.path, file.name);
-                open_file(root.as_fd(), self.name)
-            }
-            _ => {
-                join(self.name, self.directory, file.name);
-                open_file(self.directory.open, self.name)
-            }
-        }
-    }
-
-    fn complaint(&self, file: &File, what: &dyn Display) -> String {
-        let root = match (file.home, &self.tree.memory) {
-            (Home::V1Memory, Some((root, _))) => root,
-            _ => self.tree.root,
-        };
-        complaint(root, self.path, file.name, what)
-    }
-}
-
-/// Sets `to` to where a directory's file is, seen from the open one.
-fn join(to: &mut Vec<u8>, directory: Directory<'_>, name: &str) {
-    to.clear();
-    if let Some(leaf) = directory.leaf {
-        to.extend_from_slice(leaf.to_bytes());
-        to.push(b'/');
-    }
-    to.extend_from_slice(name.as_bytes());
-}
-
-/// Sets `to` to where the file of a cgroup with this path is, seen from a hierarchy's root.
-fn below(to: &mut Vec<u8>, path: &[u8], name: &str) {
-    to.clear();
-    if let Some(path) = path.strip_prefix(b"/") {
-        to.extend_from_slice(path);
-        to.push(b'/');
-    }
-    to.extend_from_slice(name.as_bytes());
-}
-
-fn key(hierarchy: Hierarchy, inode: u64) -> Key {
-    match hierarchy {
-        Hierarchy::V2 => Key::v2(inode),
-        Hierarchy::Cpu => Key::cpu(inode),
-    }
-}
-
-/// The beginning of a file, by one call: a file of this kind comes whole.
-fn read_file(directory: BorrowedFd<'_>, name: &[u8], buffer: &mut Vec<u8>) -> Result<(), Errno> {
-    let file = open_file(directory, name)?;
-    buffer.resize(FILE_BYTES, 0);
-    let length = read(&file, &mut buffer[..])?;
-    buffer.truncate(length);
-    Ok(())
-}
-
-/// Opens a file for reading.
-fn open_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
-    openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Counts something unreadable, and names it if it is the first.
-fn complain(listing: &mut Listing, root: &Path, path: &[u8], name: &str, what: &dyn Display) {
-    let first = || Unreadable { count: 0, first: complaint(root, path, name, what) };
-    listing.unreadable.get_or_insert_with(first).count += 1;
-}
-
-/// Which file of which cgroup, and what is wrong with it.
-fn complaint(root: &Path, path: &[u8], name: &str, what: &dyn Display) -> String {
-    let root = text::escape(root.as_os_str().as_encoded_bytes());
-    let slash = if name.is_empty() { "" } else { "/" };
-    format!("{root}{}{slash}{name}: {what}", text::escape(path))
 }

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by ids.
-pub(super) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Ids>>;
+pub(in crate::collect) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Ids>>;
 
 /// Mixes the few words of a key.
 #[derive(Default)]
-pub(super) struct Ids(u64);
+pub(in crate::collect) struct Ids(u64);
 
 impl Hasher for Ids {
     fn write(&mut self, bytes: &[u8]) {

@@ -1,7 +1,7 @@
 //! Threads and processes as a source: the task iterator where it can be used, else `/proc`; then what names them, and the accounts.
 
 pub mod accounts;
-mod ids;
+pub(super) mod ids;
 pub mod seen;
 
 use std::sync::Arc;
@@ -120,9 +120,9 @@ impl Known {
             self.paths.clear();
         }
         for group in &listing.groups {
-            let path = self.paths.entry(group.key).or_insert_with(|| group.path.as_str().into());
-            if **path != *group.path {
-                *path = group.path.as_str().into();
+            let path = self.paths.entry(group.key).or_insert_with(|| Arc::clone(&group.path));
+            if *path != group.path {
+                *path = Arc::clone(&group.path);
             }
         }
     }

@@ -1,8 +1,10 @@
-//! What a cgroup's files say of its memory, and how long its tasks were stalled for a resource.
+//! What a cgroup's files say of its memory, and how long its tasks were stalled for a resource; what they say beside that is in
+//! [`control`](super::control).
 
 use std::sync::Arc;
 
 use super::Cgroup;
+use super::control::{Io, Limiting, Settings};
 use crate::model::host::Stalled;
 use crate::model::metric::{Cross, Metric, Part, Read, Unit};
 use crate::model::placement::{BY_NODE, node_place};
@@ -18,6 +20,16 @@ pub struct Resources {
     pub memory_pressure: Option<Stalled>,
     /// For I/O (`io.pressure`).
     pub io_pressure: Option<Stalled>,
+    /// How long the cgroup's own tasks were throttled, by whatever quota (`cpu.stat.local`).
+    pub throttled_tasks: Option<u64>,
+    /// Tasks in it (`pids.current`).
+    pub pids: Option<u64>,
+    /// Its traffic with block devices.
+    pub io: Io,
+    /// How it is set.
+    pub settings: Settings,
+    /// Whose limits it has.
+    pub limiting: Limiting,
 }
 
 /// v2 `memory.*`; v1 files of the same meaning. Counters count since the cgroup was made.
@@ -217,7 +229,7 @@ pub static MEMORY_NODES: Metric<Cgroup> = Metric::new(
     "observer.cgroup.memory.node.usage",
     "MEM NODE",
     Unit::Bytes,
-    "Anonymous memory and page cache of the cgroup by the NUMA node that holds them (memory.numa_stat), read at every tenth reading.",
+    "Anonymous memory and page cache of the cgroup by the NUMA node that holds them (memory.numa_stat), read in turn, at the most at every tenth reading.",
     Read::CrossGauge(Cross {
         attributes: || &BY_NODE,
         read: |c, index| {

@@ -188,7 +188,9 @@ fn labels(row: &Row<'_, Cgroup>) -> Vec<Piece> {
         Some(piece(priority, Tone::Plain, format!("{name} {label}")))
     };
     let mut pieces: Vec<_> = row.is.labels().into_iter().filter_map(shown).collect();
-    let limit = row.number(&cgroup::LIMIT, &[]).map(|limit| format!("  of at most {}", Format::Percent.text(Some(limit))));
+    let by = row.is.resources.limiting.cpu.as_deref().filter(|by| **by != *row.is.path);
+    let by = by.map_or_else(String::new, |by| format!(", the limit of {by}"));
+    let limit = row.number(&cgroup::LIMIT, &[]).map(|limit| format!("  of at most {}{by}", Format::Percent.text(Some(limit))));
     let cpu = Format::Percent.text(row.number(&cgroup::CPU_TIME, &[]));
     pieces.push(piece(0, Tone::Plain, format!("CPU {cpu}{}", limit.unwrap_or_default())));
     pieces

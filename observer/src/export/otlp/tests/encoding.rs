@@ -273,7 +273,7 @@ fn one_large_resource_is_cut_by_metric_and_by_point() {
 #[test]
 fn a_point_that_is_too_large_goes_alone() {
     let mut made = sample(0, 1);
-    made.cgroups[0].path = "x".repeat(5_000);
+    made.cgroups[0].path = "x".repeat(5_000).into();
     let payloads = encoder(2_000).encode(&Snapshot { is: made.into(), was: None }, None);
     assert!(payloads.iter().all(|payload| payload.body.len() <= 2_000 || payload.points == 1));
 }

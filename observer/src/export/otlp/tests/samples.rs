@@ -50,7 +50,7 @@ pub(in super::super) fn sample(step: u64, cgroups: u64) -> Sample {
 fn cgroup(number: u64, step: u64) -> Cgroup {
     Cgroup {
         id: Key::v2(1000 + number),
-        path: format!("/system.slice/service-{number}.service"),
+        path: format!("/system.slice/service-{number}.service").into(),
         identity: Some(Arc::new(Identity { unit: Some(format!("service-{number}.service").into()), ..Identity::default() })),
         names: None,
         cpu: CpuStat {
@@ -61,6 +61,7 @@ fn cgroup(number: u64, step: u64) -> Cgroup {
             periods: Some(10 + 10 * step),
             throttled_periods: Some(step),
             limit: Some(1.5),
+            ..CpuStat::default()
         },
         resources: Arc::default(),
         sched: Some(Arc::new(sched(step))),
