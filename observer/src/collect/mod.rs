@@ -99,9 +99,9 @@ impl Collector {
         self.hook.focus(keys);
     }
 
-    /// Whether there are run queues for [`Collector::poll`] to look at.
+    /// Whether there are run queues for [`Collector::poll`] to compare.
     pub fn can_poll(&self) -> bool {
-        self.hook.can_poll()
+        self.placed.len() > 1 && self.hook.can_poll()
     }
 
     /// Looks at the run queues, without a system call, for CPUs that idle while tasks wait on others. What is found stands for so much time of

@@ -50,7 +50,7 @@ impl Uneven {
             return None;
         }
         let idle = match self.idle {
-            less if less < 1.0 => format!("{} of a CPU idles", Format::Percent.text(Some(less))),
+            less if less < 2.0 => format!("{} of a CPU idles", Format::Percent.text(Some(less))),
             more => format!("{} CPUs idle", Format::Cpus.text(Some(more))),
         };
         let longest = self.longest.map(|(cpu, length)| format!("CPU {cpu} has {} tasks", Format::Count.text(Some(length))));
@@ -87,6 +87,6 @@ mod tests {
         check(0.06, 2, Some("6.0% of a CPU idles while tasks wait: CPU 0 has 2.98 tasks, CPU 1 idles 41%."));
         check(0.049, 0, None);
         let nothing = Uneven { idle: 1.0, cause: 2, longest: None, idlest: None };
-        assert_eq!(nothing.sentence().as_deref(), Some("1.00 CPUs idle while tasks wait."));
+        assert_eq!(nothing.sentence().as_deref(), Some("100% of a CPU idles while tasks wait."));
     }
 }
