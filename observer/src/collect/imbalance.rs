@@ -34,8 +34,8 @@ pub(super) struct Balance {
     switched: Vec<u64>,
     /// By CPU: the tasks that waited there when they were last read.
     waiting: HashMap<u32, Waiting>,
-    /// Whether some CPU idled while tasks waited, since then.
-    is_uneven: bool,
+    /// Whether a poll saw a CPU idle since then.
+    has_idled: bool,
 }
 
 /// The tasks that waited on one CPU.
@@ -77,21 +77,21 @@ impl Balance {
                 waits.push((cpu, count));
             }
         }
+        self.has_idled |= !idle.is_empty();
         if !idle.is_empty() && !waits.is_empty() {
-            self.is_uneven = true;
             self.total.add(&divided(&idle, &waits, &self.waiting, time));
         }
     }
 
     /// Takes in who waits, after a reading of all tasks. `affinity` gives the CPUs allowed to a thread, ascending; it is asked only if the polls
-    /// since the last reading found something to explain.
+    /// since the last reading saw an idle CPU.
     pub(super) fn read(&mut self, tasks: &[Task], mut affinity: impl FnMut(u32) -> Option<Vec<u32>>) {
         self.waiting.clear();
         // Who is throttled is in no queue.
         let waits = |task: &&Task| task.throttled_since == 0 && task.pending().is_some();
         let mut waiting: Vec<&Task> = tasks.iter().filter(waits).collect();
         waiting.sort_by_key(|task| std::cmp::Reverse(task.pending()));
-        let asked = if std::mem::take(&mut self.is_uneven) { MOST_ASKED } else { 0 };
+        let asked = if std::mem::take(&mut self.has_idled) { MOST_ASKED } else { 0 };
         for (at, task) in waiting.into_iter().enumerate() {
             let there = self.waiting.entry(task.cpu).or_default();
             there.count += 1;
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn why_by_the_affinity_of_who_waits() {
         let check = |lengths: &[u64], waiters: &[(u32, &[u32])], expected| {
-            let mut balance = Balance { is_uneven: true, ..Balance::default() };
+            let mut balance = Balance { has_idled: true, ..Balance::default() };
             let tasks: Vec<_> = (0..).zip(waiters).map(|(pid, (cpu, _))| waiter(pid, *cpu, 10)).collect();
             balance.read(&tasks, |pid| Some(waiters[pid as usize].1.to_vec()).filter(|list| !list.is_empty()));
             assert_eq!(poll(&mut balance, lengths, 7), expected, "{lengths:?}, {waiters:?}");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_waits_are_asked_and_only_when_there_is_something_to_explain() {
+    fn the_longest_waits_are_asked_and_only_beside_idle_cpus() {
         let throttled = Task { throttled_since: 5, ..waiter(90, 0, 999) };
         let running = Task { on_cpu: 1, ..waiter(91, 0, 999) };
         let mut tasks = vec![throttled, running];
@@ -240,6 +240,8 @@ mod tests {
         };
         assert_eq!(asked(&mut balance), [0; 0]);
         assert_eq!(balance.waiting[&0].count, 20, "who is throttled and who runs do not wait");
+        poll(&mut balance, &[2, 1], 6);
+        assert_eq!(asked(&mut balance), [0; 0]);
         poll(&mut balance, &[2, 0], 7);
         assert_eq!(asked(&mut balance), (4..20).rev().collect::<Vec<u32>>());
         assert_eq!(asked(&mut balance), [0; 0], "nothing since");

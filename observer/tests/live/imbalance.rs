@@ -118,7 +118,7 @@ fn it_shows_while_the_pin_is_there() -> Result<String, String> {
     let cgroup = TestCgroup::new(&v2()?, "uneven").map_err(|error| error.to_string())?;
     let spinners = Spinners::start(&cgroup)?;
     let mut dumping = Dumping::start("--interval 1s")?;
-    // The first reading that has something to explain asks, and the next interval knows.
+    // The first interval knows nobody yet who waits.
     dumping.next()?;
     let pinned = window(&mut dumping, |window| window.idlest() >= ENOUGH)?;
     spinners.unpin()?;
@@ -134,7 +134,8 @@ fn it_shows_while_the_pin_is_there() -> Result<String, String> {
     }
     // One waits at the least; others may wait behind it as well.
     let is_told = pinned.all() >= least - off(least) && pinned.all() <= most + off(most);
-    if is_told && pinned.pinned >= 0.75 * pinned.all() && free.all() <= 0.2 * free.interval { Ok(said) } else { Err(said) }
+    // On a busy machine CPUs idle now and then, and then nobody was asked before; and others wait on CPU 0, too.
+    if is_told && pinned.pinned > 0.5 * pinned.all() && free.all() <= 0.2 * free.interval { Ok(said) } else { Err(said) }
 }
 
 /// What polls may be off by when they look for something that is there for so many seconds: three standard deviations, if it comes and goes
