@@ -2,6 +2,7 @@
 //! that the command line asks for.
 
 mod collecting;
+mod polls;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;

@@ -7,8 +7,8 @@ use observer::model::cgroup::{CpuStat, Identity};
 use observer::model::cpu::Time;
 use observer::model::host::{Memory, Tasks};
 use observer::model::{
-    Cgroup, Contention, Cpu, Histogram, Host, Longest, Open, Party, Placement, Sample, Sched, Sleeps, Source, State, TcpTotals,
-    Topology, Traffic, Used,
+    Cgroup, Contention, Cpu, Histogram, Host, Imbalance, Longest, Open, Party, Placement, Sample, Sched, Sleeps, Source, State,
+    TcpTotals, Topology, Traffic, Used,
 };
 use observer_common::latency::bucket;
 use observer_common::locality::{AWAY, MOVES};
@@ -38,6 +38,7 @@ pub(crate) fn sample(second: u64, cgroups: u64, cpus: u32) -> Sample {
             context_switches: Some(48_211 * second),
             table_full: Some(0),
             untraced: Some(0),
+            imbalance: Some(Imbalance::default()),
             delay: None,
             busy: None,
             tcp: TcpTotals::default(),

@@ -24,12 +24,14 @@ use super::bpf::starved;
 use super::bpf::tasks::Tasks;
 use super::bpf::tcp::Tcp;
 use super::cgroup::{Listing, Ran};
+use super::imbalance::{Balance, Queue};
 use crate::model::cpu::Starved;
 use crate::model::memory::StallLatency;
 use crate::model::tcp::Resent;
 use crate::model::text::escape_padded;
 use crate::model::{
-    Allocations, Command, Contention, Depths, Histogram, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals, Traffic,
+    Allocations, Command, Contention, Depths, Histogram, Imbalance, LongStall, Longest, Sched, Source, State, TcpFlow, TcpTotals,
+    Traffic,
 };
 use crate::sys;
 
@@ -59,6 +61,8 @@ pub(super) struct Attached {
     focused: Vec<Key>,
     /// How long each CPU's queue was for how long.
     depths: Vec<Depths>,
+    /// CPUs that idle while tasks wait on others.
+    balance: Balance,
 }
 
 impl Hook {
@@ -94,6 +98,7 @@ impl Hook {
                     turned: [None; 2],
                     focused: Vec::new(),
                     depths: Vec::new(),
+                    balance: Balance::default(),
                 }))
             }
             Err(error) => {
@@ -129,6 +134,33 @@ impl Hook {
     pub(super) fn depths(&self, cpu: u32) -> Option<Depths> {
         match self {
             Hook::On(on) => on.depths.get(cpu as usize).copied(),
+            Hook::Off(_) => None,
+        }
+    }
+
+    /// Whether [`Hook::poll`] finds anything.
+    pub(super) fn can_poll(&self) -> bool {
+        matches!(self, Hook::On(_))
+    }
+
+    /// Looks at the run queues of the CPUs that are on, ascending; what is found stands for so much time.
+    pub(super) fn poll(&mut self, online: &[u32], time: Duration) {
+        if let Hook::On(on) = self {
+            on.poll(online, time);
+        }
+    }
+
+    /// Asks those who waited at the last reading of tasks where they may run, if there is need; `affinity` reads that of a thread.
+    pub(super) fn ask_waiting(&mut self, affinity: impl FnMut(u32) -> Option<Vec<u32>>) {
+        if let Hook::On(on) = self {
+            on.balance.read(on.programs.tasks.as_ref().map_or(&[], Tasks::records), affinity);
+        }
+    }
+
+    /// CPU time that stood idle while tasks waited, by the polls so far.
+    pub(super) fn imbalance(&self) -> Option<Imbalance> {
+        match self {
+            Hook::On(on) => Some(on.balance.total()),
             Hook::Off(_) => None,
         }
     }
@@ -418,6 +450,16 @@ impl Attached {
         self.turned = [Some(Instant::now()), self.turned[0]];
         blame.begin();
         programs.sched.turn(&mut |cpu, entry| book(accounts, blame, commands, cpu, entry));
+    }
+
+    fn poll(&mut self, online: &[u32], time: Duration) {
+        let Attached { programs, balance, .. } = self;
+        let covered = online.partition_point(|cpu| *cpu < programs.sched.cpus());
+        let queue = |cpu| {
+            let (length, since) = programs.sched.queue(cpu);
+            Queue { length, since }
+        };
+        balance.poll(&online[..covered], rustix::thread::sched_getcpu(), queue, time);
     }
 
     fn drain(&mut self, listing: &Listing) {

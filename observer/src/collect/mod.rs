@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod cgroup;
 mod hook;
+mod imbalance;
 mod names;
 pub mod proc;
 pub mod roots;
@@ -11,7 +12,7 @@ pub mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use observer_common::sched::{Key, Offsets};
 use observer_common::tasks::Task;
@@ -108,6 +109,17 @@ impl Collector {
         self.watched = commands;
     }
 
+    /// Whether there are run queues for [`Collector::poll`] to compare.
+    pub fn can_poll(&self) -> bool {
+        self.placed.len() > 1 && self.hook.can_poll()
+    }
+
+    /// Looks at the run queues, without a system call, for CPUs that idle while tasks wait on others. What is found stands for so much time of
+    /// the interval: `observer.sched.imbalance.time` is as good as these polls are many, and it does not grow without them.
+    pub fn poll(&mut self, time: Duration) {
+        self.hook.poll(&self.placed, time);
+    }
+
     /// Reads the hook's tables as on a kernel without `membarrier`: for tests.
     pub fn without_barrier(&mut self) {
         self.hook.without_barrier();
@@ -133,6 +145,7 @@ impl Collector {
         self.hook.wait();
         let turning = turning + waited.elapsed();
 
+        self.hook.ask_waiting(|tid| self.proc.affinity(tid).ok());
         let stat = health.read("stat", || self.proc.stat());
         let mut host = self.host(&mut health);
         let listing = self.listing(&mut health);
@@ -151,6 +164,7 @@ impl Collector {
         host.table_full = self.hook.overflows();
         host.untraced = self.hook.untraced();
         host.sched = self.hook.cgroup(Key::ROOT);
+        host.imbalance = self.hook.imbalance();
         host.delay = self.hook.delay();
         host.busy = busy(cpus);
         let place = |number| self.machine.as_ref().map(|machine| machine.place(number)).unwrap_or_default();

@@ -39,6 +39,8 @@ pub struct Host {
     pub tcp: TcpTotals,
     /// Look-ups of the scheduler hook that found its table full; their counts are in the row `~other`.
     pub table_full: Option<u64>,
+    /// CPU time that stood idle while tasks waited on other CPUs.
+    pub imbalance: Option<Imbalance>,
     /// Switches that the kernel did not report to the scheduler hook, and that took a wait or a run with them.
     pub untraced: Option<u64>,
 }
@@ -107,6 +109,26 @@ pub struct Tasks {
     pub blocked: u64,
 }
 
+/// CPU time in nanoseconds that stood idle while tasks waited on other CPUs, by why; cumulative since observer attached.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Imbalance {
+    /// Tasks that may run on the idle CPU waited all the same: work conservation was lost.
+    pub allowed: u64,
+    /// Their affinity or cpuset forbids the idle CPUs to all that waited.
+    pub pinned: u64,
+    /// Nobody knows where those that waited may run.
+    pub unknown: u64,
+}
+
+impl Imbalance {
+    /// Adds another's time.
+    pub fn add(&mut self, other: &Imbalance) {
+        self.allowed += other.allowed;
+        self.pinned += other.pinned;
+        self.unknown += other.unknown;
+    }
+}
+
 /// Load average.
 pub static LOAD: Metric<Host> = Metric::new(
     "observer.host.load",
@@ -171,6 +193,24 @@ pub static CONTEXT_SWITCHES: Metric<Host> = Metric::new(
     Unit::Count("switch"),
     "Context switches since boot by the kernel's own count (ctxt in /proc/stat); those to the idle task included.",
     Read::Counter(&[Part { attributes: &[], read: |h| h.context_switches }]),
+);
+
+/// CPUs that idle while tasks wait.
+pub static IMBALANCE: Metric<Host> = Metric::new(
+    "observer.sched.imbalance.time",
+    "IMBALANCE",
+    Unit::Seconds,
+    "CPU time that stood idle while tasks waited on other CPUs. Sampled: about 20 times a second, at random moments (once an interval where \
+     that is shorter than 50 ms), the smaller of the number of idle CPUs and the number of tasks that wait on others, times the time that the \
+     moment stands for. How many wait is known from their CPU's last switch; where there was none since the moment before, no more count than \
+     the task iterator saw there in the last reading. By cause, from the affinity of up to 16 tasks that waited at the last reading, the \
+     longest waits first: allowed, an idle CPU was allowed to them (work conservation lost); pinned, none was, by affinity or cpuset; \
+     unknown, none was asked of those on that CPU.",
+    Read::Counter(&[
+        Part { attributes: &[("observer.imbalance.cause", "allowed")], read: |h| Some(h.imbalance?.allowed) },
+        Part { attributes: &[("observer.imbalance.cause", "pinned")], read: |h| Some(h.imbalance?.pinned) },
+        Part { attributes: &[("observer.imbalance.cause", "unknown")], read: |h| Some(h.imbalance?.unknown) },
+    ]),
 );
 
 /// What was lost.
@@ -298,6 +338,7 @@ static ALL: &[&Metric<Host>] = &[
     &LOCAL_DISPATCHES,
     &CACHE_DISPATCHES,
     &MIGRATIONS,
+    &IMBALANCE,
     &RESIDUAL,
     &LOAD,
     &MEMORY_USAGE,

@@ -38,7 +38,7 @@ pub use entity::{Entity, Kind, Label, Labels};
 pub use event::Event;
 pub use feature::{Availability, Feature};
 pub use histogram::Histogram;
-pub use host::Host;
+pub use host::{Host, Imbalance};
 pub use memory::{Allocations, Allocator, Locality, LongStall};
 pub use metric::{Attributes, Cross, Info, Metric, Paced, Part, Point, Read, Residual, Share, Unit, Value};
 pub use netns::NetNs;

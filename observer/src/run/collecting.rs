@@ -1,4 +1,4 @@
-//! The collector's thread: it reads every source at each boundary of the interval and sends what it found.
+//! The collector's thread: it reads every source at each boundary of the interval and sends what it found. In between it polls the run queues.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self as sync, RecvTimeoutError};
@@ -10,6 +10,7 @@ use observer_common::sched::{Key, kind};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use super::polls::Polls;
 use crate::collect::Collector;
 use crate::config::Config;
 use crate::findings::Watch;
@@ -92,6 +93,7 @@ impl Collecting {
                     watch,
                     untaken: Vec::new(),
                     interval,
+                    polls: Polls::new(interval),
                     begin,
                     snapshots,
                     asked,
@@ -129,6 +131,12 @@ trait Sampler {
     fn attach(&mut self);
     /// Splits these cgroups by process from now on.
     fn focus(&mut self, keys: Vec<Key>);
+    /// Whether [`Sampler::poll`] finds anything.
+    fn can_poll(&self) -> bool {
+        false
+    }
+    /// Looks at the run queues; what is found stands for so much time.
+    fn poll(&mut self, _: Duration) {}
     fn collect(&mut self) -> Sample;
 }
 
@@ -154,6 +162,14 @@ impl Sampler for Sources {
         self.collector.focus(keys);
     }
 
+    fn can_poll(&self) -> bool {
+        self.collector.can_poll()
+    }
+
+    fn poll(&mut self, time: Duration) {
+        self.collector.poll(time);
+    }
+
     fn collect(&mut self) -> Sample {
         self.collector.collect()
     }
@@ -165,6 +181,7 @@ struct Loop<S> {
     /// Events of samples that were skipped: they are told with the next.
     untaken: Vec<Event>,
     interval: Duration,
+    polls: Polls,
     begin: Begin,
     snapshots: Sender<Arc<Snapshot>>,
     asked: sync::Receiver<Look>,
@@ -180,15 +197,8 @@ impl<S: Sampler> Loop<S> {
         let mut tick = Duration::ZERO;
         loop {
             tick = next_tick(tick, began.elapsed(), self.interval);
-            loop {
-                match self.asked.recv_timeout(tick.saturating_sub(began.elapsed())) {
-                    Ok(look) => {
-                        self.look = look;
-                        self.refocus(&latest);
-                    }
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
+            if !self.wait(began, tick, &latest) {
+                return;
             }
             let is = self.collect();
             self.refocus(&is);
@@ -197,6 +207,26 @@ impl<S: Sampler> Loop<S> {
                 Sent::Taken => was = is,
                 Sent::Skipped => self.untaken.clone_from(&is.events),
                 Sent::Gone => return,
+            }
+        }
+    }
+
+    /// Waits for the end of the interval, polls meanwhile, and does what is asked; whether anybody wants more.
+    fn wait(&mut self, began: Instant, tick: Duration, latest: &Sample) -> bool {
+        self.polls.begin(tick.saturating_sub(self.interval), began.elapsed());
+        loop {
+            let poll = self.polls.due().filter(|due| *due < tick && self.sampler.can_poll());
+            match self.asked.recv_timeout(poll.unwrap_or(tick).saturating_sub(began.elapsed())) {
+                Ok(look) => {
+                    self.look = look;
+                    self.refocus(latest);
+                }
+                Err(RecvTimeoutError::Timeout) if poll.is_some() => {
+                    self.sampler.poll(self.polls.each());
+                    self.polls.done(began.elapsed());
+                }
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
     }
@@ -469,6 +499,52 @@ mod tests {
         let (collecting, mut receiver) = Collecting::spawn(Duration::from_secs(1), Begin::Attached, watch(), || Broken).unwrap();
         assert!(receiver.blocking_recv().is_none());
         assert!(collecting.finish().is_err());
+    }
+
+    /// Logs the time that its polls stand for since the last reading.
+    struct Polled(Vec<Duration>, Logger<Vec<Duration>>);
+
+    impl Sampler for Polled {
+        fn attach(&mut self) {}
+
+        fn focus(&mut self, _: Vec<Key>) {}
+
+        fn can_poll(&self) -> bool {
+            true
+        }
+
+        fn poll(&mut self, time: Duration) {
+            self.0.push(time);
+        }
+
+        fn collect(&mut self) -> Sample {
+            let _ = self.1.send(std::mem::take(&mut self.0));
+            Fake(0, channel().0).collect()
+        }
+    }
+
+    #[test]
+    fn polls_come_between_the_readings_and_what_is_asked_between_the_polls() {
+        let (logger, log) = channel();
+        let interval = Duration::from_millis(200);
+        let (collecting, mut receiver) =
+            Collecting::spawn(interval, Begin::Attached, Watch::new(Thresholds::default(), Vec::new()), move || {
+                Polled(Vec::new(), logger)
+            })
+            .unwrap();
+        assert_eq!(log.recv(), Ok(Vec::new()), "the first reading");
+        // On a busy machine a part may pass without its poll, but never has it two.
+        let mut all = 0;
+        for number in 0..5 {
+            collecting.look(Look::At(Some(A)));
+            assert!(receiver.blocking_recv().is_some());
+            let polls = log.recv().unwrap();
+            assert!(polls.len() <= 4 && polls.iter().all(|time| *time == interval / 4), "{number}: {polls:?}");
+            all += polls.len();
+        }
+        assert!(all >= 5, "{all} polls of 20");
+        drop(receiver);
+        collecting.finish().unwrap();
     }
 
     #[test]

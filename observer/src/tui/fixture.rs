@@ -21,9 +21,9 @@ use crate::model::objective::{Dispatches, Members, Scope, Slo, Target};
 use crate::model::tcp::{Condition, FlowId, Holder, KernelTcp, Resent, Who};
 use crate::model::text::escape;
 use crate::model::{
-    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Depths, Event, Histogram, Host, Kind, Longest, NetNs, Objective,
-    OffCpu, Open, Party, Placement, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals, Topology,
-    Traffic, Used, task,
+    Allocations, Allocator, Cgroup, Contention, Counts, Cpu, Depths, Event, Histogram, Host, Imbalance, Kind, Longest, NetNs,
+    Objective, OffCpu, Open, Party, Placement, Process, Sample, Sched, Snapshot, Source, State, Status, TcpFlow, TcpTotals,
+    Topology, Traffic, Used, task,
 };
 
 const MS: u64 = 1_000_000;
@@ -222,6 +222,13 @@ pub(super) fn in_focus() -> Snapshot {
     Snapshot { was: Some(sample(0)), is: sample(1) }
 }
 
+/// As [`snapshot`], with a CPU that idled while tasks waited on another.
+pub(super) fn uneven() -> Snapshot {
+    change(&snapshot(), |sample| {
+        sample.host.imbalance = Some(Imbalance { allowed: 9 * MS, pinned: 381 * MS, unknown: 4 * MS });
+    })
+}
+
 /// As [`snapshot`], after much has happened.
 pub(super) fn eventful() -> Snapshot {
     change(&snapshot(), |sample| {
@@ -365,6 +372,11 @@ fn sample(second: u64, cpus: u32, sched: bool) -> Sample {
             sched: sched.then(|| Arc::new(CGROUPS[0].sched(second))),
             delay: sched.then_some(7 * MS + 1_250 * MS * second),
             busy: sched.then_some(2_880 * MS * second),
+            imbalance: sched.then_some(Imbalance {
+                allowed: 9 * MS * second,
+                pinned: 21 * MS * second,
+                unknown: 4 * MS * second,
+            }),
             tcp: tcp(second, sched),
             ..host(second, if sched { 0 } else { 12 * second })
         },
@@ -575,6 +587,7 @@ fn host(second: u64, dropped: u64) -> Host {
         pages: (dropped == 0).then_some(47_900 * second),
         table_full: Some(0),
         untraced: Some(dropped),
+        imbalance: None,
         sched: None,
         delay: None,
         busy: None,

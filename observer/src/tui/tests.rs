@@ -116,6 +116,7 @@ fn frames() {
     golden("overview-nothing", fixture::nothing(), "");
     golden("overview-objectives", fixture::objectives(), "");
     golden("overview-eventful", fixture::eventful(), "");
+    golden("overview-uneven", fixture::uneven(), "");
     golden("cgroups-tree", fixture::snapshot(), "2 j j");
     golden("cgroups-flat-by-name", fixture::snapshot(), "2 t < <");
     golden("cgroups-without-sched", fixture::without_sched(), "2 *");

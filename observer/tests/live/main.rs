@@ -7,6 +7,7 @@ mod blame;
 mod cgroups;
 mod cli;
 mod health;
+mod imbalance;
 mod launcher;
 mod locality;
 mod memory;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let families = [
         sched::trials(),
         locality::trials(),
+        imbalance::trials(),
         storms::trials(),
         blame::trials(),
         tasks::trials(),

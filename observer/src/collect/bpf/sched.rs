@@ -31,6 +31,9 @@ pub fn moved_places(cpus: u32) -> u32 {
     (cpus * MOVED_PER_CPU).next_power_of_two()
 }
 
+/// Words that belong together are read again if their CPU switched in between, which is the exception.
+const TRIES: usize = 3;
+
 /// What a generation's table holds.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry<'a> {
@@ -211,16 +214,28 @@ impl Tables {
         (self.words(cpu, offset_of!(CpuState, moved_in)), self.words(cpu, offset_of!(CpuState, moved_out)))
     }
 
+    /// How long a CPU's queue was at its last switch, tasks that run or could, and that switch on the run queue's clock: 0 before the first.
+    pub fn queue(&self, cpu: u32) -> (u64, u64) {
+        let since = || self.header(cpu, offset_of!(CpuState, since));
+        let mut queue = (0, 0);
+        for _ in 0..TRIES {
+            queue = (self.length(cpu), since());
+            std::sync::atomic::fence(Ordering::Acquire);
+            if self.length(cpu) == queue.0 {
+                break;
+            }
+        }
+        queue
+    }
+
     /// How long a CPU's queue was for how long; up to this moment on its run queue's clock, or to its last switch.
     pub fn depths(&self, cpu: u32, now: Option<u64>) -> [u64; LENGTHS] {
-        /// A switch in between is the exception.
-        const TRIES: usize = 3;
         let since = || self.header(cpu, offset_of!(CpuState, since));
         let mut depths = [0; LENGTHS];
         for _ in 0..TRIES {
             let began = since();
             depths = self.words(cpu, offset_of!(CpuState, lengths));
-            let length = self.header(cpu, offset_of!(CpuState, dispatch)) & u64::from(u32::MAX);
+            let length = self.length(cpu);
             std::sync::atomic::fence(Ordering::Acquire);
             if since() == began {
                 let goes_on = now.filter(|_| began != 0).map_or(0, |now| now.saturating_sub(began));
@@ -235,6 +250,11 @@ impl Tables {
         if let Some(word) = self.mapping.word(self.offset(cpu) + offset) {
             word.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// 0 while it idles.
+    fn length(&self, cpu: u32) -> u64 {
+        self.header(cpu, offset_of!(CpuState, dispatch)) & u64::from(u32::MAX)
     }
 
     fn words<const N: usize>(&self, cpu: u32, offset: usize) -> [u64; N] {

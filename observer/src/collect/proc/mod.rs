@@ -1,5 +1,6 @@
 //! Readers of `/proc`, and of the machine's topology in `/sys`: parsers are pure, [`Proc`] and [`topology::read`] open the files.
 
+pub mod affinity;
 pub mod buddyinfo;
 pub mod cpulist;
 pub mod file;
@@ -87,6 +88,13 @@ impl Proc {
     /// Free blocks by node (`/proc/buddyinfo`).
     pub fn free_blocks(&mut self) -> Result<BTreeMap<u32, FreeBlocks>, Error> {
         self.read("buddyinfo", buddyinfo::parse)
+    }
+
+    /// The CPUs allowed to a thread, ascending (`/proc/TID/status`).
+    pub fn affinity(&mut self, tid: u32) -> Result<Vec<u32>, Error> {
+        let path = self.root.join(format!("{tid}/status"));
+        let status = file::read(&path, &mut self.buffer)?;
+        affinity::parse(status).map_err(|malformed| Error::Parse { path, malformed })
     }
 
     /// The kernel's counters of TCP (`/proc/net/snmp`, `/proc/net/netstat`) in the network namespace of whoever reads.

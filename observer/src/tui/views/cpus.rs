@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::{below, cgroups, overview, row, trouble, verdict, waits};
+use super::{below, cgroups, imbalance, overview, row, trouble, verdict, waits};
 use crate::model::topology::Shape;
 use crate::model::{Cpu, Snapshot, Topology, cpu};
 use crate::tui::app::{App, Hits};
@@ -107,6 +107,7 @@ fn shape(snapshot: &Snapshot) -> Vec<Piece> {
         count(3, "packages", shape.packages),
         count(2, "caches", shape.caches),
         count(2, "cores", shape.cores),
+        imbalance::number(snapshot),
         piece(0, Tone::Dim, format!("waits  {}", heat::legend())),
     ]
 }

@@ -8,6 +8,7 @@ pub mod events;
 pub mod header;
 pub mod health;
 pub mod help;
+pub mod imbalance;
 pub mod ledger;
 pub mod memory;
 pub mod objectives;

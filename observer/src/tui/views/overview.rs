@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::ledger::{ACCOUNTS, Ledger};
-use super::{below, blame, cgroups, events, objectives, row, trouble, verdict};
+use super::{below, blame, cgroups, events, imbalance, objectives, row, trouble, verdict};
 use crate::model::blame::Victim;
 use crate::model::{Blame, Cgroup, Cpu, Host, Row, Snapshot, TcpFlow, Value, cgroup, cpu, host, tcp};
 use crate::tui::app::{App, Hits};
@@ -77,6 +77,13 @@ pub(super) fn draw(app: &App, snapshot: &Snapshot, buffer: &mut Buffer, area: Re
         text::put(buffer, area, 0, y, line, palette.style(Tone::Title));
     }
     let mut rest = below(area, sentences.len() as u16);
+    if let Some(uneven) = imbalance::Uneven::of(snapshot).and_then(|uneven| uneven.sentence()) {
+        let lines = text::wrap(&uneven, rest.width, if area.height < 20 { 1 } else { 2 });
+        for (y, line) in (0..).zip(&lines) {
+            text::put(buffer, rest, 0, y, line, palette.style(Tone::Warn));
+        }
+        rest = below(rest, lines.len() as u16);
+    }
     let ledger = Ledger::of(&row(snapshot, &snapshot.is.host), &host::LEDGER);
     rest = below(rest, ledger.draw(buffer, rest, palette, false));
     let lines = if area.height < 20 { 1 } else { 3 };
