@@ -4,12 +4,11 @@
 use std::process::ExitCode;
 
 use aya::sys::{Stats, enable_stats};
-use observer::collect::bpf::loader::Programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::beside::{Counted, Empty, Result, counted, median, range};
-use self::turns::Turns;
+use self::beside::{Counted, Result};
+use self::turns::{Turns, beside_empty};
 
 mod beside;
 mod turns;
@@ -46,30 +45,11 @@ fn run() -> Result<()> {
 /// Nanoseconds an allocation.
 fn each_allocation() -> Result<()> {
     let _stats = enable_stats(Stats::RunTime)?;
-    let (mut empty, mut hook) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        // One at a time: two programs on one hook warm each other's caches. Who is first alternates.
-        for first in [true, false] {
-            if first == round.is_multiple_of(2) {
-                let program = Empty::attach(HOOK)?;
-                empty.push(each(|| program.counted())?);
-            } else {
-                let programs = observer()?;
-                hook.push(each(|| counted(&programs, "page_alloc"))?);
-            }
-        }
-    }
-    let net: Vec<f64> = hook.iter().zip(&empty).map(|(hook, empty)| hook - empty).collect();
-    println!("{:<36} {:>9} {:>9}", "ns an allocation", "median", "least");
-    for (name, times) in [("empty", empty), ("observer", hook), ("net", net)] {
-        println!("{name:<36} {:9.1} {:9.1}", median(&times), range(&times).0);
-    }
-    println!();
-    Ok(())
+    beside_empty("ns an allocation", (HOOK, "page_alloc"), ROUNDS, each)
 }
 
 /// Lets pages be allocated. Returns what each cost.
-fn each(count: impl Fn() -> Result<Counted>) -> Result<f64> {
+fn each(count: &dyn Fn() -> Result<Counted>) -> Result<f64> {
     touch(TIMES);
     let before = count()?;
     touch(TIMES);
@@ -97,10 +77,4 @@ fn touch(times: usize) -> f64 {
     let ended = clock_gettime(ClockId::ThreadCPUTime);
     let ns = (ended.tv_sec - began.tv_sec) as f64 * 1e9 + (ended.tv_nsec - began.tv_nsec) as f64;
     ns / (BYTES / PAGE * times) as f64
-}
-
-fn observer() -> Result<Programs> {
-    let programs = beside::observer()?;
-    programs.memory.as_ref().map_err(ToString::to_string)?;
-    Ok(programs)
 }

@@ -6,9 +6,9 @@ use aya::sys::{Stats, enable_stats};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::beside::{Counted, Empty, Result, counted, median, range};
+use crate::beside::{Counted, Result};
 use crate::load::{CPU, Load};
-use crate::observer;
+use crate::turns::beside_empty;
 
 const HOOK: &str = "sched_migrate_task";
 
@@ -18,30 +18,11 @@ const SPAN: Duration = Duration::from_millis(200);
 
 pub(crate) fn run() -> Result<()> {
     let _stats = enable_stats(Stats::RunTime)?;
-    let (mut empty, mut hook) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        // One at a time, who is first alternates: see `cost`.
-        for first in [true, false] {
-            if first == round.is_multiple_of(2) {
-                let program = Empty::attach(HOOK)?;
-                empty.push(each(|| program.counted())?);
-            } else {
-                let programs = observer()?;
-                hook.push(each(|| counted(&programs, HOOK))?);
-            }
-        }
-    }
-    let net: Vec<f64> = hook.iter().zip(&empty).map(|(hook, empty)| hook - empty).collect();
-    println!("{:<36} {:>9} {:>9}", "ns a migration", "median", "least");
-    for (name, times) in [("empty", empty), ("observer", hook), ("net", net)] {
-        println!("{name:<36} {:9.1} {:9.1}", median(&times), range(&times).0);
-    }
-    println!();
-    Ok(())
+    beside_empty("ns a migration", (HOOK, HOOK), ROUNDS, each)
 }
 
 /// Lets a process be moved. Returns what each move cost.
-fn each(count: impl Fn() -> Result<Counted>) -> Result<f64> {
+fn each(count: &dyn Fn() -> Result<Counted>) -> Result<f64> {
     let load = Load::spinner()?;
     let pid = load.pids().next().and_then(|pid| Pid::from_raw(pid.cast_signed())).ok_or("no process")?;
     let before = count()?;

@@ -2,7 +2,36 @@
 
 use observer::collect::bpf::loader::Programs;
 
-use crate::beside::{Empty, Result, median, observer, range};
+use crate::beside::{Counted, Empty, Result, counted, median, observer, range};
+
+/// Nanoseconds that a program of observer's takes on a hook, and an empty one, each measured in every round: one at a time, because two programs
+/// on one hook warm each other's caches. Who is first alternates.
+pub(crate) fn beside_empty(
+    what: &str,
+    (hook, program): (&str, &str),
+    rounds: usize,
+    measure: impl Fn(&dyn Fn() -> Result<Counted>) -> Result<f64>,
+) -> Result<()> {
+    let (mut empty, mut ours) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for first in [true, false] {
+            if first == round.is_multiple_of(2) {
+                let other = Empty::attach(hook)?;
+                empty.push(measure(&|| other.counted())?);
+            } else {
+                let programs = observer()?;
+                ours.push(measure(&|| counted(&programs, program))?);
+            }
+        }
+    }
+    let net: Vec<f64> = ours.iter().zip(&empty).map(|(ours, empty)| ours - empty).collect();
+    println!("{what:<36} {:>9} {:>9}", "median", "least");
+    for (name, times) in [("empty", empty), ("observer", ours), ("net", net)] {
+        println!("{name:<36} {:9.1} {:9.1}", median(&times), range(&times).0);
+    }
+    println!();
+    Ok(())
+}
 
 /// What is compared.
 const WAYS: [&str; 3] = ["off", "empty", "observer"];
