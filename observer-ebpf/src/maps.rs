@@ -1,4 +1,7 @@
 //! The maps, and all raw access to their memory.
+//!
+//! One file, although it is long: `unsafe` is allowed here, beside `kernel.rs`, and nowhere else on the kernel side. It is a list: the maps, a view of
+//! each kind of record, then what is done to one in a line or two.
 #![allow(unsafe_code, reason = "map values are reached by pointer; the kernel's verifier checks every access")]
 #![allow(clippy::pointers_in_nomem_asm_block, reason = "the assembly reads nothing")]
 

@@ -13,7 +13,7 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::latency;
-use observer_common::memory::{Class, Going, LONG, LongStall, MOVABLE, Stall, StallKey, gfp};
+use observer_common::memory::{Class, Going, LONG, LongStall, MOVABLE, Stall, StallKey};
 
 use crate::kernel::{Task, now, this_cpu};
 use crate::maps::{self, Cpu};
@@ -27,18 +27,19 @@ pub(crate) fn page_alloc(ctx: BtfTracePointContext) -> i32 {
     let order: u32 = ctx.arg(1);
     let flags: u32 = ctx.arg(2);
     let migratetype: u32 = ctx.arg(3);
+    let class = Class::of(u64::from(flags));
     let used = cpu.used();
-    if order == 0 && migratetype as usize == MOVABLE && u64::from(flags) & gfp::HARDWALL != 0 && page != 0 {
+    if order == 0 && migratetype as usize == MOVABLE && class == Class::User && page != 0 {
+        // At `COMMON`.
         cpu.set_common(cpu.common() + 1);
         used.set_pages(used.pages() + 1);
         return 0;
     }
-    let class = Class::of(u64::from(flags)) as usize;
     if page == 0 {
-        cpu.failed(class);
+        cpu.failed(class as usize);
         return 0;
     }
-    cpu.allocated(order as usize, migratetype as usize, class);
+    cpu.allocated(order as usize, migratetype as usize, class as usize);
     used.set_pages(used.pages() + (1 << (order & 31)));
     0
 }
