@@ -167,10 +167,11 @@ pub struct Exponential {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn of(values: &[u64]) -> Histogram {
+    /// A distribution of these waits, in nanoseconds.
+    pub(in crate::model) fn of(values: &[u64]) -> Histogram {
         let mut histogram = Histogram::default();
         for ns in values {
             histogram.counts[bucket(*ns)] += 1;

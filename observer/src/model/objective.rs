@@ -349,6 +349,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::histogram::part_above;
+    use super::super::histogram::tests::of;
     use super::*;
 
     #[test]
@@ -397,15 +398,6 @@ mod tests {
         let burn = |met, missed| slo.burn(&Dispatches { met, missed, interpolated: 0 });
         assert_eq!((burn(999, 1), burn(1_000, 0), burn(0, 0)), (Some(1.0), Some(0.0), None));
         assert_eq!(burn(0, 5), Some(1_000.0));
-    }
-
-    fn of(values: &[u64]) -> Histogram {
-        let mut histogram = Histogram::default();
-        for ns in values {
-            histogram.counts[bucket(*ns)] += 1;
-            histogram.sum += ns;
-        }
-        histogram
     }
 
     proptest! {

@@ -528,10 +528,7 @@ mod tests {
         let (logger, log) = channel();
         let interval = Duration::from_millis(200);
         let (collecting, mut receiver) =
-            Collecting::spawn(interval, Begin::Attached, Watch::new(Thresholds::default(), Vec::new()), move || {
-                Polled(Vec::new(), logger)
-            })
-            .unwrap();
+            Collecting::spawn(interval, Begin::Attached, watch(), move || Polled(Vec::new(), logger)).unwrap();
         assert_eq!(log.recv(), Ok(Vec::new()), "the first reading");
         // On a busy machine a part may pass without its poll, but never has it two.
         let mut all = 0;
