@@ -12,7 +12,7 @@ use std::time::Duration;
 use aya::sys::{Stats, enable_stats};
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use self::beside::{Counted, Empty, Result, counted, median, range};
+use self::beside::{Attached, Counted, Result, alternate, counted, median, range};
 
 mod beside;
 
@@ -50,21 +50,18 @@ fn run() -> Result<()> {
 
 fn compare(name: &str, load: fn() -> Result<()>) -> Result<()> {
     let (mut empty, mut ours, mut events) = (Vec::new(), Vec::new(), 0);
-    for round in 0..ROUNDS {
-        // One at a time: two programs on one hook warm each other's caches. Who is first alternates.
-        for first in [true, false] {
-            if first == round.is_multiple_of(2) {
-                let program = Empty::attach(HOOK)?;
-                empty.push(each(|| program.counted(), load)?.each());
-            } else {
-                let programs = beside::observer()?;
+    alternate(ROUNDS, HOOK, |attached| {
+        match attached {
+            Attached::Empty(program) => empty.push(each(|| program.counted(), load)?.each()),
+            Attached::Observer(programs) => {
                 programs.tcp.as_ref().map_err(ToString::to_string)?;
                 let counted = each(|| counted(&programs, HOOK), load)?;
                 events += counted.runs;
                 ours.push(counted.each());
             }
         }
-    }
+        Ok(())
+    })?;
     let net: Vec<f64> = ours.iter().zip(&empty).map(|(ours, empty)| ours - empty).collect();
     let (least, most) = range(&net);
     println!(

@@ -67,6 +67,26 @@ pub(crate) fn observer() -> Result<Programs> {
     Ok(Programs::load(&Roots::default(), highest + 1)?)
 }
 
+/// Who is attached.
+pub(crate) enum Attached {
+    Empty(Empty),
+    Observer(Box<Programs>),
+}
+
+/// Measures an empty program on a hook and observer in so many rounds: one at a time, because two programs on one hook warm each other's caches.
+/// Who is first alternates.
+pub(crate) fn alternate(rounds: usize, hook: &str, mut measure: impl FnMut(Attached) -> Result<()>) -> Result<()> {
+    for round in 0..rounds {
+        for first in [true, false] {
+            measure(match first == round.is_multiple_of(2) {
+                true => Attached::Empty(Empty::attach(hook)?),
+                false => Attached::Observer(Box::new(observer()?)),
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// The value in the middle.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();

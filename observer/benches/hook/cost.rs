@@ -6,7 +6,7 @@ use aya::sys::{Stats, enable_stats};
 use observer::collect::bpf::loader::Programs;
 use observer::collect::bpf::sched::Entry;
 
-use crate::beside::{Empty, Result, counted, median, range};
+use crate::beside::{Attached, Empty, Result, alternate, counted, median, range};
 use crate::load::{CPU, Cgroup, Load};
 use crate::{HOOK, observer};
 
@@ -57,22 +57,15 @@ pub(crate) fn run() -> Result<()> {
     let _stats = enable_stats(Stats::RunTime)?;
     let cgroups = Cgroup::make(MANY)?;
     let mut measured = CASES.each_ref().map(|_| Rounds::default());
-    // One at a time: two programs on one hook warm each other's caches. Who is first alternates.
-    for round in 0..ROUNDS {
-        for first in [true, false] {
-            if first == round.is_multiple_of(2) {
-                let empty = Empty::attach(HOOK)?;
-                for (case, rounds) in CASES.iter().zip(&mut measured) {
-                    rounds.empty.push(case.empty(&cgroups, &empty)?);
-                }
-            } else {
-                let mut programs = observer()?;
-                for (case, rounds) in CASES.iter().zip(&mut measured) {
-                    case.hook(&cgroups, &mut programs, rounds)?;
-                }
+    alternate(ROUNDS, HOOK, |mut attached| {
+        for (case, rounds) in CASES.iter().zip(&mut measured) {
+            match &mut attached {
+                Attached::Empty(empty) => rounds.empty.push(case.empty(&cgroups, empty)?),
+                Attached::Observer(programs) => case.hook(&cgroups, programs, rounds)?,
             }
         }
-    }
+        Ok(())
+    })?;
     println!(
         "{:<36} {:>7} {:>9} {:>7} {:>7} {:>13} {:>9} {:>11} {:>8}",
         "ns a switch, medians", "empty", "observer", "net", "ratio", "least–most", "of least", "switches/s", "waiting"

@@ -2,10 +2,9 @@
 
 use observer::collect::bpf::loader::Programs;
 
-use crate::beside::{Counted, Empty, Result, counted, median, observer, range};
+use crate::beside::{Attached, Counted, Empty, Result, alternate, counted, median, observer, range};
 
-/// Nanoseconds that a program of observer's takes on a hook, and an empty one, each measured in every round: one at a time, because two programs
-/// on one hook warm each other's caches. Who is first alternates.
+/// Nanoseconds that a program of observer's takes on a hook, and an empty one, each measured in every round.
 pub(crate) fn beside_empty(
     what: &str,
     (hook, program): (&str, &str),
@@ -13,17 +12,13 @@ pub(crate) fn beside_empty(
     measure: impl Fn(&dyn Fn() -> Result<Counted>) -> Result<f64>,
 ) -> Result<()> {
     let (mut empty, mut ours) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        for first in [true, false] {
-            if first == round.is_multiple_of(2) {
-                let other = Empty::attach(hook)?;
-                empty.push(measure(&|| other.counted())?);
-            } else {
-                let programs = observer()?;
-                ours.push(measure(&|| counted(&programs, program))?);
-            }
+    alternate(rounds, hook, |attached| {
+        match attached {
+            Attached::Empty(other) => empty.push(measure(&|| other.counted())?),
+            Attached::Observer(programs) => ours.push(measure(&|| counted(&programs, program))?),
         }
-    }
+        Ok(())
+    })?;
     let net: Vec<f64> = ours.iter().zip(&empty).map(|(ours, empty)| ours - empty).collect();
     println!("{what:<36} {:>9} {:>9}", "median", "least");
     for (name, times) in [("empty", empty), ("observer", ours), ("net", net)] {
